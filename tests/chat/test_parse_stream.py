@@ -103,6 +103,11 @@ def test_text_is_held_back_only_while_it_may_be_a_tag():
     assert stream.finish() == [Text("\n")]
 
 
+def test_without_tools_nothing_is_held_back():
+    stream = MessageStream([])
+    assert stream.push("a\n<tool_call>\n{") == [Text("a\n<tool_call>\n{")]
+
+
 def test_a_block_that_cannot_be_read_takes_its_calls_back():
     text = '<tool_call>{"name": "add", "arguments": {"a": 1}} and more'
     parts = streamed(text, [*range(len(text))])

@@ -128,6 +128,8 @@ class MessageStream:
 
     def _text(self) -> bool:
         """Go on in the content, up to a block of calls and one newline before it."""
+        if self._offered is not None and not self._offered:
+            return self._plain()
         start = self._held.find(OPEN)
         if start < 0:
             keep = 0 if self._finishing else _overlap(self._held, OPEN)
@@ -262,7 +264,7 @@ class MessageStream:
         return True
 
     def _plain(self) -> bool:
-        """Go on in a final answer."""
+        """Go on in a text that has no calls: a final answer, or one without tools."""
         self._emit(Text(self._take(len(self._held))))
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -111,6 +112,8 @@ def refused_in_words(codec: Any, body: Any) -> None:
         json.dumps(shown, ensure_ascii=False).encode()
     else:
         assert isinstance(request, (GenerationRequest, TextRequest, EmbeddingRequest))
+        assert len(set(request.ignored)) == len(request.ignored)  # these go into a header: names of ours, each once
+        assert all(re.fullmatch(r"[a-z_.\[\]]+", name) for name in request.ignored)
 
 
 @pytest.mark.parametrize("name", BODIES)

@@ -82,9 +82,12 @@ REFUSED: list[tuple[Any, dict[str, Any], str | None, str]] = [
      "tools[1].function.name: the second tool that is called 'add'; expected: a name for each tool"),
     (chat, {"tools": [{"type": "custom", "function": {}}]}, "tools[0].type",
      "tools[0].type: is 'custom'; expected: function"),
-    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "response_format",
-     "response_format: binds the answer, so that no tool could be called; "
+    (chat, {"tools": [TOOL], "structured_outputs": {"regex": "a"}}, "structured_outputs",
+     "structured_outputs: binds the answer, so that no tool could be called; "
      'expected: a JSON schema, tool_choice of "none" or "required", or no tools'),
+    (chat, {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "a\r\nb": 1}]}]},
+     "messages[0].content[0].a\r\nb",
+     "messages[0].content[0].a\r\nb: unknown field; hint: known fields: text, type"),
     (chat, {"messages": [{"role": "user", "content": "x", "weight": 1}]}, "messages[0].weight",
      "messages[0].weight: unknown field; hint: known fields: content, function_call, reasoning, reasoning_content, "
      "role, thinking, tool_call_id, tool_calls"),
@@ -192,8 +195,10 @@ def test_fields_without_effect_are_listed():
     )  # fmt: skip
     blocks = [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]
     assert message(messages=[{"role": "user", "content": blocks}]).ignored == ("messages[].content[].cache_control",)
+    assert message(output_config={"effort": "low"}).ignored == ("output_config.effort",)
+    assert message(output_config={"effort": "low"}, thinking={"type": "adaptive"}).ignored == ()
     strict = {"type": "function", "function": {"name": "add", "strict": True}}
-    assert chat(tools=[strict]).ignored == ("tools[0].function.strict",)
+    assert chat(tools=[strict]).ignored == ("tools[].function.strict",)
     assert chat(tools=[strict], tool_choice="required").ignored == ()
     picture = {"type": "input_image", "image_url": "data:,", "detail": "low"}
     assert response(input=[{"role": "user", "content": [picture], "phase": "x", "id": "i"}]).ignored == (

@@ -16,16 +16,19 @@ from typing import Any
 from qwenkit.inference import Conversation
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
 from qwenkit.serving.faces.conversation import conversation, fields_without_effect
-from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error, usage
 from qwenkit.serving.faces.generation import (
+    FORMS,
     IGNORED,
     SAMPLING,
     ToolChoice,
+    answer_form,
     bound_answer,
     check_tools,
     choose,
+    engine_logprobs,
+    read_stream,
     sampling_params,
-    structured,
     thinking_of,
 )
 from qwenkit.serving.fields import (
@@ -59,7 +62,6 @@ from qwenkit.serving.request import (
     ToolCallArguments,
     ToolCallBegin,
     ToolCallsRevoked,
-    Usage,
 )
 
 FIELDS = Table(
@@ -85,16 +87,11 @@ FIELDS = Table(
         "mm_processor_kwargs": "",
     },
 )  # fmt: skip
-STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation", "continuous_usage_stats"))
-FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
-SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
 TOOL = Table({"type": TEXT, "function": OBJECT}, required=("function",))
 _SHOWN = ("name", "description", "parameters", "name_for_human", "name_for_model", "description_for_model")
 FUNCTION = Table({**dict.fromkeys(_SHOWN, TEXT), "parameters": OBJECT, "strict": BOOLEAN}, required=("name",))
 """A function; the last names are those of the first Qwen's server, which its own instruction to use tools shows."""
 CHOICE = Table({"type": TEXT, "function": OBJECT}, required=("type", "function"))
-FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
-
 _THOUGHTS = ("reasoning", "reasoning_content")
 """The names under which thoughts are sent: the present one, and the one that most servers still use."""
 
@@ -114,17 +111,14 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     thinking, budget, kwargs = _thinking(values)
     form = answer_form(values)
     top = read_top_logprobs(values)
-    logprobs = True if top is not None and top < 2 else top
-    if top == 1:
-        logprobs = 2  # the engine's 1 is true, and gives no list
     max_tokens = values.pop("max_completion_tokens", None)
     if max_tokens is not None and values.get("max_tokens", max_tokens) != max_tokens:
         raise refused("max_completion_tokens", "differs from max_tokens", "one of the two")
     names = {"max_tokens": "max_completion_tokens"} if max_tokens is not None else {}
-    grammar = bound_answer(form, tools, "response_format")
+    grammar = bound_answer(form, tools, next(name for name in FORMS if name in values) if form else "")
     params = sampling_params(
         Values({**values, "max_completion_tokens": max_tokens} if names else values, "", ()),
-        names, logprobs=logprobs, **_budget(values, budget), **grammar,
+        names, logprobs=engine_logprobs(top), **_budget(values, budget), **grammar,
     )  # fmt: skip
     places = [f"messages[{i}]" for i in range(len(values["messages"]))]
     unread = fields_without_effect(values["messages"])
@@ -139,17 +133,6 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         show_reasoning=values.get("include_reasoning", True),
         ignored=(*values.ignored, *ignored, *loose, *unread), body=given,
     )  # fmt: skip
-
-
-def read_stream(values: Values) -> tuple[bool, bool, tuple[str, ...]]:
-    """Return whether to stream, whether the stream ends with usage, and options without effect."""
-    stream = values.get("stream", False)
-    if "stream_options" not in values:
-        return stream, not stream, ()
-    if not stream:
-        raise refused("stream_options", "is given without stream", "stream = true")
-    options = STREAM_OPTIONS.read(values["stream_options"], "stream_options")
-    return stream, options.get("include_usage", False), tuple(f"stream_options.{name}" for name in options.ignored)
 
 
 def read_top_logprobs(values: Values) -> int | None:
@@ -167,17 +150,17 @@ def read_top_logprobs(values: Values) -> int | None:
 def read_tools(values: Values) -> tuple[ToolChoice, tuple[str, ...]]:
     """Return the tools and the choice among them, as the model is shown them, and fields without effect."""
     tools: list[Tool] = []
-    strict: list[str] = []
+    strict = False
     places = [f"tools[{i}].function" for i in range(len(values.get("tools", [])))]
     for tool, place in zip(values.get("tools", []), places):
         outer = TOOL.read(tool, place.removesuffix(".function"))
         if outer.get("type", "function") != "function":
             raise wrong(place.replace(".function", ".type"), outer["type"], "function")
         function = FUNCTION.read(outer["function"], place)
-        strict += [f"{place}.strict"] if function.get("strict") else []
+        strict = strict or function.get("strict", False)
         tools.append({"type": "function", "function": {key: function[key] for key in function if key in _SHOWN}})
     choice = _choose(values, check_tools(tools, places))
-    return choice, () if choice.forced is not None else tuple(strict)
+    return choice, ("tools[].function.strict",) if strict and choice.forced is None else ()
 
 
 def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
@@ -191,25 +174,6 @@ def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
     if named["type"] != "function" or not isinstance(name, str):
         raise wrong("tool_choice", choice, '{"type": "function", "function": {"name": ...}}')
     return choose(tools, name, named=True)
-
-
-def answer_form(values: Values) -> dict[str, Any]:
-    """Return the grammar of the form that an answer must have, as sampling parameters."""
-    form = structured(values["structured_outputs"]) if "structured_outputs" in values else {}
-    if "response_format" not in values:
-        return form
-    wanted = FORMAT.read(values["response_format"], "response_format")
-    if wanted["type"] == "text":
-        return form
-    if form:
-        raise refused("structured_outputs", "is given beside response_format", "one of the two")
-    if wanted["type"] == "json_object":
-        return {"json_schema": True}
-    if wanted["type"] != "json_schema":
-        raise wrong("response_format.type", wanted["type"], "text, json_object, json_schema")
-    if "json_schema" not in wanted:
-        raise refused("response_format.json_schema", "is missing", '{"name": ..., "schema": {...}}', "missing_field")
-    return {"json_schema": SCHEMA.read(wanted["json_schema"], "response_format.json_schema")["schema"]}
 
 
 def _thinking(values: Values) -> tuple[bool | None, int | None, dict[str, Any]]:
@@ -262,24 +226,13 @@ def _choice(request: GenerationRequest, number: int, choice: ChoiceAnswer) -> di
             {"id": f"call_{call.id}", "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
             for call in choice.calls
         ]
-    shown = {"index": number, "message": message, "finish_reason": FINISH[choice.reason]}
+    shown = {"index": number, "message": message, "finish_reason": choice.reason}
     shown["logprobs"] = None if request.top_logprobs is None else logprobs(choice.logprobs)
     return {**shown, "token_ids": choice.ids} if request.return_token_ids else shown
 
 
 def _head(reply: Reply, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{reply.id}", "object": kind, "created": reply.created, "model": reply.model}
-
-
-def usage(used: Usage) -> dict[str, Any]:
-    """Return how many tokens were used, in the form of chat completions and completions."""
-    return {
-        "prompt_tokens": used.prompt_tokens,
-        "completion_tokens": used.completion_tokens,
-        "total_tokens": used.prompt_tokens + used.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
-    }
 
 
 def logprobs(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
@@ -327,7 +280,7 @@ class Stream:
                     "tool_calls": [{"index": index, "function": {"arguments": text}}]
                 })]  # fmt: skip
             case ChoiceEnd(number, reason):
-                return [self._chunk(number, {}, FINISH[reason])]
+                return [self._chunk(number, {}, reason)]
             case Ended(used):
                 last = {**self._head, "choices": [], "usage": usage(used)}
                 return [*([frame(last)] if self._request.include_usage else ()), DONE]

@@ -12,10 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from qwenkit.serving.faces.chat_completions import answer_form, read_stream, usage
 from qwenkit.serving.faces.collected import Answer, ChoiceAnswer
-from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error
-from qwenkit.serving.faces.generation import IGNORED, SAMPLING, sampling_params
+from qwenkit.serving.faces.frames import DONE, TextFrame, frame, openai_error, usage
+from qwenkit.serving.faces.generation import (
+    IGNORED,
+    SAMPLING,
+    answer_form,
+    engine_logprobs,
+    read_stream,
+    sampling_params,
+)
 from qwenkit.serving.fields import ANY, BOOLEAN, INTEGER, OBJECT, TEXT, Table, Values, refused, token_ids, wrong
 from qwenkit.serving.json_body import read_body
 from qwenkit.serving.refusals import Refusal
@@ -80,8 +86,8 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     if echo and stream and top is not None:
         raise refused("logprobs", "is given beside echo and stream", "two of the three", "unsupported_combination")
     params = sampling_params(
-        Values({**values, "max_tokens": _max_tokens(values)}, "", ()), logprobs=_kept(top),
-        prompt_logprobs=_kept(top) if echo else None, **answer_form(values),
+        Values({**values, "max_tokens": _max_tokens(values)}, "", ()), logprobs=engine_logprobs(top),
+        prompt_logprobs=engine_logprobs(top) if echo else None, **answer_form(values),
     )  # fmt: skip
     return GenerationRequest(
         face="completions", model=values.get("model"), prompts=prompts, params=params, stream=stream,
@@ -123,11 +129,6 @@ def _max_tokens(values: Values) -> int:
 def _only_reads(values: Mapping[str, Any]) -> bool:
     """Return whether only the log-probabilities of the prompt are asked for."""
     return bool(values.get("max_tokens") == 0 and values.get("echo") and values.get("logprobs") is not None)
-
-
-def _kept(top: int | None) -> bool | int | None:
-    """Return how many of the likeliest tokens the engine is asked for: its 1 is true, and gives no list."""
-    return None if top is None else True if top == 0 else max(2, top)
 
 
 # ---- the response ---------------------------------------------------------------------------------------------------

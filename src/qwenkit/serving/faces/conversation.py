@@ -22,12 +22,16 @@ FIELDS = Table(
         "role": ANY, "content": ANY, "tool_calls": ANY, "function_call": ANY, "tool_call_id": ANY,
         **dict.fromkeys(THOUGHTS, ANY),
     },
-    ignored=("name", "id", "refusal", "annotations", "phase", "cache_control"),
+    ignored=("name", "id", "refusal", "annotations", "phase", "cache_control", "extra", "reasoning_details"),
     unsupported={"audio": "answers are text", "prefix": "end with the user's turn",
                  "partial": "end with the user's turn"},
 )  # fmt: skip
 """The fields of a message in OpenAI's form."""
-_PART_FIELDS = {"text": ("text",), "image_url": ("image_url",), "input_audio": ("input_audio",)}
+_PART_IGNORED = ("cache_control", "prompt_cache_breakpoint", "annotations", "detail", "id", "uuid")
+PARTS = {
+    name: Table({"type": ANY, name: ANY}, ignored=_PART_IGNORED) for name in ("text", *KINDS)
+}  # fmt: skip
+"""The parts of content, by their type."""
 MAX_MESSAGES = 10_000
 GAP = "\n\n"
 """What stands between texts that become one."""
@@ -59,18 +63,20 @@ def fields_without_effect(messages: Sequence[Any]) -> tuple[str, ...]:
         values = FIELDS.read(message, place)
         found |= {f"messages[].{name}": None for name in values.ignored}
         content = values.get("content")
-        for part in content if isinstance(content, list) else ():
-            found |= {f"messages[].content[].{name}": None for name in _ignored_in(part)}
+        for index, part in enumerate(content if isinstance(content, list) else ()):
+            found |= {
+                f"messages[].content[].{name}": None for name in _part_without_effect(part, f"{place}.content[{index}]")
+            }
     return tuple(found)
 
 
-def _ignored_in(part: Any) -> list[str]:
-    """Return the fields of a content part that are not read."""
-    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+def _part_without_effect(part: Any, place: str) -> list[str]:
+    """Return the fields of a content part that have no effect; a part of an unknown type is refused later."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str) or kind not in PARTS:
         return []
-    known = ("type", *_PART_FIELDS.get(part["type"], (part["type"],)))
-    more = ["image_url.detail"] if isinstance(part.get("image_url"), Mapping) and "detail" in part["image_url"] else []
-    return [*(name[:100] for name in part if name not in known), *more]
+    names = [*PARTS[kind].read(part, place).ignored]
+    return [*names, "image_url.detail"] if isinstance(part.get(kind), Mapping) and "detail" in part[kind] else names
 
 
 def _names(where: str | None, index: int) -> bool:

@@ -1,4 +1,4 @@
-"""Server-sent events as text, and the errors of OpenAI's form."""
+"""Server-sent events as text, and what OpenAI's APIs have in common: usage and errors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qwenkit.serving.refusals import Kind, Refusal
+from qwenkit.serving.request import Usage
 
 DONE = "data: [DONE]\n\n"
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -39,6 +40,17 @@ class TextFrame:
     def filled(self, text: str) -> str:
         """Return the event with this text."""
         return dumps(text).join(self._parts)
+
+
+def usage(used: Usage) -> dict[str, Any]:
+    """Return how many tokens were used, in the form of chat completions and completions."""
+    return {
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+    }
 
 
 _TYPES: dict[Kind, tuple[str, str]] = {

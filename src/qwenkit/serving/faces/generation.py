@@ -50,6 +50,11 @@ IGNORED = (
 )  # fmt: skip
 """Fields of OpenAI's that no answer here depends on."""
 
+STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation", "continuous_usage_stats"))
+RESPONSE_FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
+_SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
+FORMS = ("structured_outputs", "response_format")
+"""Fields that bind an answer to a form."""
 STRUCTURED = Table({"json": Kind("a schema", lambda value: isinstance(value, (str, dict))), "json_object": BOOLEAN,
                     "regex": TEXT, "grammar": TEXT, "choice": LIST})  # fmt: skip
 """vLLM's `structured_outputs`."""
@@ -76,6 +81,23 @@ def sampling_params(values: Values, names: Mapping[str, str] | None = None, **mo
         return SamplingParams(**{"logprobs": False, **given, **more})
     except UserError as error:
         raise Refused(_renamed(error, names)) from None
+
+
+def read_stream(values: Values) -> tuple[bool, bool, tuple[str, ...]]:
+    """Return whether to stream, whether the stream ends with usage, and options without effect."""
+    stream = values.get("stream", False)
+    if "stream_options" not in values:
+        return stream, not stream, ()
+    if not stream:
+        raise refused("stream_options", "is given without stream", "stream = true")
+    options = STREAM_OPTIONS.read(values["stream_options"], "stream_options")
+    return stream, options.get("include_usage", False), tuple(f"stream_options.{name}" for name in options.ignored)
+
+
+def engine_logprobs(top: int | None) -> bool | int | None:
+    """Return what the engine is asked for where `top` of the likeliest tokens are wanted: its 1 is true, and gives no
+    list."""
+    return None if top is None else True if top == 0 else max(2, top)
 
 
 def _token_id(text: str, place: str) -> int:
@@ -154,6 +176,25 @@ def choose(tools: tuple[Tool, ...], choice: str, named: bool, place: str = "tool
 
 
 # ---- forms of answers -----------------------------------------------------------------------------------------------
+
+
+def answer_form(values: Values) -> dict[str, Any]:
+    """Return the grammar of the form that an answer must have, as sampling parameters."""
+    form = structured(values["structured_outputs"]) if "structured_outputs" in values else {}
+    if "response_format" not in values:
+        return form
+    wanted = RESPONSE_FORMAT.read(values["response_format"], "response_format")
+    if wanted["type"] == "text":
+        return form
+    if form:
+        raise refused("structured_outputs", "is given beside response_format", "one of the two")
+    if wanted["type"] == "json_object":
+        return {"json_schema": True}
+    if wanted["type"] != "json_schema":
+        raise wrong("response_format.type", wanted["type"], "text, json_object, json_schema")
+    if "json_schema" not in wanted:
+        raise refused("response_format.json_schema", "is missing", '{"name": ..., "schema": {...}}', "missing_field")
+    return {"json_schema": _SCHEMA.read(wanted["json_schema"], "response_format.json_schema")["schema"]}
 
 
 def structured(value: Any) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
         **bound_answer(_form(output), tools, "output_config.format"),
     )  # fmt: skip
     prompt, ignored = _conversation(values, tools, thinking)
+    ignored += _unused_effort(values, output)
     return GenerationRequest(
         face="messages", model=values.get("model"), prompts=(prompt,), params=params, tools=tools.tools,
         tool_choice=tools.choice, named=tools.named, parallel_tool_calls=parallel, stream=values.get("stream", False),
@@ -140,16 +141,17 @@ def _conversation(values: Values, tools: ToolChoice, thinking: bool | None) -> t
 def _tools(values: Values) -> tuple[ToolChoice, bool, list[str]]:
     """Return the tools and the choice among them, whether several may be called, and fields without effect."""
     tools: list[Tool] = []
-    ignored: list[str] = []
+    found: set[str] = set()
     for number, tool in enumerate(values.get("tools", [])):
         place = f"tools[{number}]"
         if isinstance(tool, Mapping) and tool.get("type") not in (None, "custom"):
             raise wrong(f"{place}.type", tool["type"], "custom: other tools are not run here")
         read = TOOL.read(tool, place)
-        ignored += [f"{place}.{name}" for name in read.ignored]
+        found.update(f"tools[].{name}" for name in read.ignored)
         function = {"name": read["name"], "description": read.get("description"), "parameters": read["input_schema"]}
         tools.append({"type": "function", "function": {k: v for k, v in function.items() if v is not None}})
     checked = check_tools(tools, [f"tools[{number}]" for number in range(len(tools))])
+    ignored = sorted(found)
     choice = CHOICE.read(values.get("tool_choice", {"type": "auto"}), "tool_choice")
     parallel = not choice.get("disable_parallel_tool_use", False)
     if choice["type"] == "tool":
@@ -187,6 +189,12 @@ def _thinking(values: Values, effort: Any) -> tuple[bool | None, int | None, boo
     if given.get("budget_tokens", 0) < 1:
         raise wrong("thinking.budget_tokens", given.get("budget_tokens"), "1 or more")
     return True, given["budget_tokens"], shown
+
+
+def _unused_effort(values: Values, output: Values) -> list[str]:
+    """Return the effort as a field without effect, where nothing says that thoughts are bounded by it."""
+    adaptive = values.get("thinking", {}).get("type") == "adaptive"
+    return ["output_config.effort"] if "effort" in output and not adaptive else []
 
 
 # ---- the response ---------------------------------------------------------------------------------------------------

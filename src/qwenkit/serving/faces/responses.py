@@ -22,6 +22,7 @@ from qwenkit.serving.faces.generation import (
     bound_answer,
     check_tools,
     choose,
+    engine_logprobs,
     sampling_params,
     thinking_of,
 )
@@ -88,9 +89,8 @@ def parse(body: bytes | str | Mapping[str, Any]) -> GenerationRequest:
     form, more = _form(values)
     thinking, budget, effort = _thinking(values)
     top = _top_logprobs(values)
-    logprobs = None if top is None else True if top == 0 else max(2, top)
     params = sampling_params(
-        values, {"max_tokens": "max_output_tokens"}, logprobs=logprobs,
+        values, {"max_tokens": "max_output_tokens"}, logprobs=engine_logprobs(top),
         thinking_budget=None if "thinking_budget" in values else budget,
         **bound_answer(form, tools, "text.format"),
     )  # fmt: skip
@@ -143,20 +143,20 @@ def _thinking(values: Values) -> tuple[bool | None, int | None, list[str]]:
 def _tools(values: Values) -> tuple[ToolChoice, list[str]]:
     """Return the tools and the choice among them, and fields without effect."""
     tools: list[Tool] = []
-    ignored: list[str] = []
-    strict: list[str] = []
+    ignored: set[str] = set()
+    strict = False
     for number, tool in enumerate(values.get("tools", [])):
         place = f"tools[{number}]"
         if isinstance(tool, Mapping) and tool.get("type") != "function":
             raise wrong(f"{place}.type", tool.get("type"), "function: other tools are not run here")
         read = TOOL.read(tool, place)
-        ignored += [f"{place}.{name}" for name in read.ignored]
-        strict += [f"{place}.strict"] if read.get("strict") else []
+        ignored.update(f"tools[].{name}" for name in read.ignored)
+        strict = strict or read.get("strict", False)
         kept = {name: read[name] for name in ("name", "description", "parameters") if name in read}
         tools.append({"type": "function", "function": kept})
     checked = check_tools(tools, [f"tools[{number}]" for number in range(len(tools))])
     choice = _choose(values, checked)
-    return choice, ignored if choice.forced is not None else [*ignored, *strict]
+    return choice, sorted(ignored | ({"tools[].strict"} if strict and choice.forced is None else set()))
 
 
 def _choose(values: Values, tools: tuple[Tool, ...]) -> ToolChoice:
