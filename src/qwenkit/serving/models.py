@@ -128,7 +128,7 @@ class ModelCatalog:
         if first.model is not None:
             state = first.model.loop.stats().state
             return {"running": "ready", "stalled": "stalled"}.get(state, "failed")
-        if self.loaded and first.failed_at is None:
+        if self.loaded and first.failed_at is None and first.loading is None:
             return "ready"  # it has made room for another one
         return "loading" if first.failed_at is None or first.loading is not None else "failed"
 

@@ -9,7 +9,7 @@ model.loop.submit(prompt, params)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,8 @@ class ServedModel:
 def _texts(form: PromptForm) -> Iterator[str]:
     """Yield the texts of a prompt."""
     if isinstance(form, Conversation):
-        yield from (text for message in form.messages for text in _strings(message.get("content")))
+        contents = (message.get("content") for message in form.messages if isinstance(message, Mapping))
+        yield from (text for content in contents for text in _strings(content))
     elif isinstance(form, FillIn):
         yield from (form.prefix, form.suffix)
     elif isinstance(form, str):
