@@ -84,7 +84,7 @@ def test_what_is_not_there_yet_is_not_there() -> None:
     denied = {word for word in in_backticks(text) if re.fullmatch(r"[a-z]+", word)}
     commands = {name for name, _ in faces.own_commands()}
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
-    assert {"dpo", "serve", "sandbox"} <= denied
+    assert {"dpo", "mcp", "sandbox"} <= denied
     assert not denied & ({*KINDS} | commands | packages)
 
 

@@ -14,15 +14,12 @@ if TYPE_CHECKING:
     from qwenkit.evaluation.parity import Observed
     from qwenkit.model import Transformer
 
-CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
-"""The tolerance of a certificate's log-probabilities (nats) on another machine, by the dtype of the computation."""
-
 
 def check(folders: Sequence[Path], dtype: str, tolerance: float | None) -> list[Row]:
     """Return a row for each folder: its distance from the first model, and whether its own certificate holds."""
     from qwenkit.chat.publish import find_tokenizer
     from qwenkit.evaluation import parity
-    from qwenkit.evaluation.parity import CERTIFICATE
+    from qwenkit.evaluation.parity import CERTIFICATE, CLOSE
     from qwenkit.model import load_model
 
     files = [(path.parent if path.is_file() else path) / CERTIFICATE for path in folders]

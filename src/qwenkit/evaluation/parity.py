@@ -38,6 +38,9 @@ TEXTS = (
 )
 """The prompts of every certificate: English, Chinese, code, digits, and scripts beside each other."""
 
+CLOSE = {"float32": 1e-3, "bfloat16": 0.2, "float16": 0.05}
+"""The tolerance of a certificate's log-probabilities (nats) on another machine, by the dtype of the computation."""
+
 CERTIFICATE = "certificate.json"
 """The file beside an exported model."""
 

@@ -146,7 +146,7 @@ class RequestFactory:
         `with_text` makes the text of its answers grow with their ids, where there is a tokenizer. `first_sample` and
         `first_draw` are where the draws begin, in samples and in positions of an answer."""
         assert params.max_tokens is not None, "effective parameters have no None"
-        prompt = self._last_tokens(self.encode(prompt, label), params, label)
+        prompt = self.last_tokens(self.encode(prompt, label), params, label)
         limit = min(params.max_tokens, self.remaining_positions(len(prompt.ids), label, min(1, params.max_tokens)))
         stops = frozenset(params.stop_token_ids or ()) | (frozenset() if params.ignore_eos else self.eos_ids)
         eos_id = None if params.ignore_eos else self.eos_id
@@ -268,7 +268,7 @@ class RequestFactory:
             self.remaining_positions(len(row.ids), f"prompt {i}", needed=0)
         return rows, starts
 
-    def _last_tokens(self, prompt: Prompt, params: SamplingParams, label: str) -> Prompt:
+    def last_tokens(self, prompt: Prompt, params: SamplingParams, label: str) -> Prompt:
         """Return the end of a prompt that `truncate_prompt_tokens` asks for."""
         count = params.truncate_prompt_tokens
         if count == -1:

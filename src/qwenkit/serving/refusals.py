@@ -16,7 +16,7 @@ from qwenkit.inference.sampling_params import VALIDATORS
 
 Kind = Literal[
     "invalid", "unauthenticated", "forbidden", "not_found", "method", "conflict", "too_large", "media_type", "busy",
-    "rate_limited", "timeout", "unavailable", "internal",
+    "rate_limited", "slow", "timeout", "unavailable", "internal",
 ]  # fmt: skip
 
 STATUS: dict[Kind, int] = {
@@ -30,6 +30,7 @@ STATUS: dict[Kind, int] = {
     "media_type": 415,
     "busy": 429,
     "rate_limited": 429,
+    "slow": 408,
     "timeout": 504,
     "unavailable": 503,
     "internal": 500,

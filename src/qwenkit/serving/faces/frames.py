@@ -64,6 +64,7 @@ _TYPES: dict[Kind, tuple[str, str]] = {
     "media_type": ("invalid_request_error", "unsupported_media_type"),
     "busy": ("rate_limit_error", "queue_full"),
     "rate_limited": ("rate_limit_error", "rate_limit_exceeded"),
+    "slow": ("invalid_request_error", "body_timeout"),
     "timeout": ("server_error", "timeout"),
     "unavailable": ("server_error", "unavailable"),
     "internal": ("server_error", "internal_error"),

@@ -341,6 +341,7 @@ _ERRORS: dict[Kind, str] = {
     "media_type": "invalid_request_error",
     "busy": "rate_limit_error",
     "rate_limited": "rate_limit_error",
+    "slow": "invalid_request_error",
     "timeout": "timeout_error",
     "unavailable": "overloaded_error",
     "internal": "api_error",

@@ -21,8 +21,8 @@ class Model:
     id: str
     created: int
     """Seconds since 1970."""
-    max_model_len: int
-    """Tokens that a prompt and its answer may have together."""
+    max_model_len: int | None
+    """Tokens that a prompt and its answer may have together; None where that is not known yet."""
     root: str | None = None
     """The name of its folder, where `id` is another name of it."""
 

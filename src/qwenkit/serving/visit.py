@@ -1,0 +1,117 @@
+"""One HTTP request on its way through the server: who asks, under which id, what has become of it so far.
+
+    visit = Visit.begin(scope)                   # raises Refused for an id that is none
+    visit.stack                                  # what is given back when the request ends, however it ends
+    visit.log_line()
+
+A client may name a request (`X-Request-Id`), so that its log and the server's can be read together; else it gets a
+name. The name is in every response, and two requests of one client that are open have two names.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from qwenkit.serving.keys import Client
+from qwenkit.serving.refusals import Refusal, Refused
+
+Scope = MutableMapping[str, Any]
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
+
+
+@dataclass(eq=False)
+class Visit:
+    """A request, and what the log and the figures say of it at its end."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    """By names in lower case; of one that came twice the last."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.monotonic)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    client: Client | None = None
+    body: bytes = b""
+    is_read: bool = False
+    """The whole body has come."""
+    face: str = "other"
+    """The interface that answers: one of the server's own names."""
+    model: str | None = None
+    user: str | None = None
+    """The client's name of its own user."""
+    status: int | None = None
+    error: str | None = None
+    """The code of what was refused or failed."""
+    fault: str | None = None
+    """What has failed inside, for the log alone."""
+    left: bool = False
+    """The client has closed the connection before its answer was complete."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    first_token_seconds: float | None = None
+    texts: dict[str, object] = field(default_factory=dict[str, object])
+    """Prompt and answer, where the log has texts."""
+
+    @classmethod
+    def begin(cls, scope: Scope) -> Visit:
+        """Return the visit of an ASGI request."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        return cls(scope["method"], scope["path"], headers)
+
+    def take_id(self) -> None:
+        """Take over the name that the client gives; raises `Refused` for one that no log could hold."""
+        given = self.headers.get("x-request-id")
+        if given is None:
+            return
+        if not _ID.fullmatch(given):
+            raise Refused(
+                Refusal(
+                    "invalid",
+                    "the request's id is not one",
+                    "X-Request-Id",
+                    "1 to 128 letters, digits and . _ : / + = @ -",
+                    code="invalid_request_id",
+                )
+            )
+        self.id = given
+
+    @property
+    def host(self) -> str | None:
+        """Return the name by which the server is asked."""
+        return self.headers.get("host")
+
+    @property
+    def origin(self) -> str | None:
+        """Return the page that asks, where a browser says so."""
+        return self.headers.get("origin")
+
+    @property
+    def presented_key(self) -> str | None:
+        """Return the key that the request carries, in the way of OpenAI's clients or in that of Anthropic's."""
+        scheme, _, secret = self.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and secret.strip():
+            return secret.strip()
+        return self.headers.get("x-api-key")
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the request has been here."""
+        return time.monotonic() - self.started
+
+    def log_line(self) -> dict[str, object]:
+        """Return what the log says of the request, without texts."""
+        return {
+            "id": self.id, "key": self.client and self.client.name, "method": self.method, "path": self.path,
+            "face": self.face, "model": self.model, "user": self.user,
+            "status": self.status, "error": self.error, "fault": self.fault,
+            "left": self.left or None, "prompt_tokens": self.prompt_tokens or None,
+            "cached_tokens": self.cached_tokens or None, "generated_tokens": self.generated_tokens or None,
+            "first_token_seconds": self.first_token_seconds, "seconds": self.seconds,
+        }  # fmt: skip

@@ -1,0 +1,249 @@
+"""The server in a process and over real sockets: the start, what a connection may do, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwenkit.errors import UserError
+from qwenkit.serving import server
+from qwenkit.serving.settings import Limits, ServerSettings
+from tests.conftest import ROOT
+from tests.serving.asgi import LIMIT
+from tests.serving.conftest import CODECS as PLAIN
+from tests.serving.conftest import Desk
+
+PATH = "/v1/completions"
+QUESTION = {"prompt": "river", "max_tokens": 3, "temperature": 0}
+
+
+class Running:
+    """A server on a thread, as a test asks it."""
+
+    def __init__(self, desk: Desk, codecs: Any = PLAIN, **settings: Any) -> None:
+        self.desk, self.app = desk, desk.app(codecs=codecs, **settings)
+        made = ServerSettings(port=0, **settings)
+        self.sock = server.listen(made)
+        self.port = self.sock.getsockname()[1] if made.unix_socket is None else 0
+        self.uvicorn = server.DrainingServer(server.configuration(self.app, made.limits), desk.made)
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    async def _serve(self) -> None:
+        await self.uvicorn.serve(sockets=[self.sock])
+        await self.desk.made.stop()
+
+    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def connect(self, sent: bytes = b"") -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=LIMIT)
+        sock.sendall(sent)
+        return sock
+
+
+@contextmanager
+def running(desk: Desk, **settings: Any) -> Iterator[Running]:
+    made = Running(desk, **settings)
+    made.thread.start()
+    try:
+        yield made
+    finally:
+        made.uvicorn.should_exit = made.uvicorn.force_exit = True
+        made.thread.join(LIMIT)
+        assert not made.thread.is_alive()
+
+
+def rest(sock: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    parts = []
+    while part := sock.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_over_a_real_socket(desk: Desk) -> None:
+    with running(desk) as made:
+        status, body = made.ask("POST", PATH, QUESTION)
+        assert status == 200 and json.loads(body)["usage"]["completion_tokens"] == 3
+        status, body = made.ask("POST", PATH, {**QUESTION, "stream": True})
+        assert status == 200 and body.count(b"data: ") >= 3 and b'"usage"' in body
+        assert made.ask("GET", "/health", Host="evil.example")[0] == 403
+        assert b"qwenkit_requests_total" in made.ask("GET", "/metrics")[1]
+
+
+def test_a_client_that_closes_its_connection_frees_its_place(desk: Desk) -> None:
+    with running(desk) as made:
+        made.ask("POST", PATH, QUESTION)
+        engine = desk.engines["tiny"]
+        engine.hold()
+        body = json.dumps({**QUESTION, "max_tokens": 300, "stream": True}).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        sock = made.connect(head + body)
+        engine.allow(3)
+        while b"text" not in sock.recv(65536):
+            pass
+        sock.close()
+        engine.allow(2)
+        engine.wait_until_aborted()
+        engine.allow(1000)
+        assert made.ask("POST", PATH, QUESTION)[0] == 200
+
+
+def test_connections_that_ask_nothing_or_take_nothing(desk: Desk) -> None:
+    with running(desk, limits=Limits(idle_seconds=0.3, send_seconds=0.3)) as made:
+        silent, halting = made.connect(), made.connect(b"GET /health HTTP/1.1\r\nHost: x\r\nA: ")
+        for sock in (silent, halting):
+            with sock:
+                with suppress(ConnectionResetError):
+                    assert rest(sock) == b""
+        with made.connect(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n") as sock:
+            assert rest(sock).startswith(b"HTTP/1.1 200")  # and closed after the idle time
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x00\xff\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"x" * 20_000,
+     b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+     b"POST / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 5000,
+     b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"],
+)  # fmt: skip
+def test_what_is_not_http(desk: Desk, sent: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with running(desk, limits=Limits(idle_seconds=1)) as made:
+        with made.connect() as sock:
+            try:
+                sock.sendall(sent)
+                answer = rest(sock)
+            except (ConnectionResetError, BrokenPipeError):  # the rest of what was sent is not read
+                answer = b"HTTP/1.1 400"
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert made.ask("GET", "/health")[0] == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_more_connections_than_there_may_be(desk: Desk) -> None:
+    with running(desk, limits=Limits(connections=3)) as made:
+        with made.connect(), made.connect():
+            assert made.ask("GET", "/health")[0] == 503
+        deadline = time.monotonic() + LIMIT
+        while made.ask("GET", "/health")[0] != 200:  # as soon as the server has seen that they are closed
+            assert time.monotonic() < deadline
+
+
+def test_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError) as caught:
+            server.listen(ServerSettings(port=port))
+    assert caught.value.text() == (
+        f"127.0.0.1:{port}: port {port} is in use\n  expected: a free port\n"
+        f"  hint: --port {port + 1}, or end the program that has it"
+    )
+    with pytest.raises(UserError, match="this address is not known"):
+        server.listen(ServerSettings(host="no such host"))
+
+
+def test_a_socket_in_the_file_system(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    settings = ServerSettings(unix_socket=path)
+    first = server.listen(settings)
+    assert path.stat().st_mode & 0o777 == 0o700 and server.address_of(first, settings) == f"unix:{path}"
+    with pytest.raises(UserError, match="this socket is in use"):
+        server.listen(settings)
+    first.close()
+    server.listen(settings).close()  # what nobody answers at is replaced
+    other = tmp_path / "file"
+    other.write_text("")
+    with pytest.raises(UserError, match="this is not a socket"):
+        server.listen(ServerSettings(unix_socket=other))
+    with running(desk, unix_socket=tmp_path / "t"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(LIMIT)
+            sock.connect(str(tmp_path / "t"))
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert rest(sock).startswith(b"HTTP/1.1 200")
+
+
+def test_the_end_lets_open_requests_end(desk: Desk) -> None:
+    with running(desk) as made:
+        made.ask("POST", PATH, QUESTION)
+        engine = desk.engines["tiny"]
+        engine.hold()
+        body = json.dumps({**QUESTION, "max_tokens": 6, "stream": True}).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with made.connect(head + body) as sock:
+            engine.allow(2)
+            begun = sock.recv(65536)
+            made.uvicorn.handle_exit(signal.SIGTERM, None)
+            assert desk.made.draining
+            engine.allow(1000)
+            assert b'"usage"' in begun + rest(sock)
+        made.thread.join(LIMIT)
+        assert not made.thread.is_alive() and not desk.made.loaded
+
+
+def test_the_end_does_not_wait_for_ever(desk: Desk) -> None:
+    with running(desk, limits=Limits(drain_seconds=1)) as made:
+        made.ask("POST", PATH, QUESTION)
+        desk.engines["tiny"].hold()
+        body = json.dumps({**QUESTION, "max_tokens": 300, "stream": True}).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        with made.connect(head + body) as sock:
+            desk.engines["tiny"].allow(2)
+            sock.recv(65536)
+            made.uvicorn.handle_exit(signal.SIGTERM, None)
+            rest(sock)
+        desk.engines["tiny"].allow(1000)
+        made.thread.join(LIMIT)
+        assert not made.thread.is_alive()
+
+
+def test_the_command_from_its_start_to_its_end(tiny: Path, tmp_path: Path) -> None:
+    """`qwenkit serve` in a process of its own: the start screen, an answer, the log, SIGTERM, exit code 0."""
+    log = tmp_path / "log.jsonl"
+    command = [sys.executable, "-m", "qwenkit.cli", "serve", str(tiny), "--port", "0", "--threads", "1",
+               "--kv-tokens", "2048", "--log", str(log)]  # fmt: skip
+    environment = {**os.environ, "QWENKIT_API_KEY": "sk-0123456789abcdef", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)  # fmt: skip
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0]
+        assert process.stdout.readline().startswith("serving  tiny  (")
+        port = int(address.rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+        fields = {"Authorization": "Bearer sk-0123456789abcdef"}
+        connection.request("POST", PATH, json.dumps({**QUESTION, "model": "tiny"}), fields)
+        response = connection.getresponse()
+        assert response.status == 200 and response.read()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait(LIMIT)
+    assert (process.returncode, err) == (0, "") and out.endswith("stopped\n")
+    load, row = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (load["event"], load["model"]) == ("load", "tiny")
+    assert (row["status"], row["key"], row["model"]) == (200, "default", "tiny")
