@@ -181,7 +181,7 @@ class Ours:
     def stats(self) -> dict[str, Any]:
         """Return the engine's counters; none in a version that has no such thing."""
         found: Any = getattr(self.engine, "stats", dict)()
-        return found if isinstance(found, dict) else vars(found)
+        return found if isinstance(found, dict) else found._asdict()
 
     def _greedy(self, count: int) -> Any:
         return self._params(temperature=0, max_tokens=count, ignore_eos=True, logprobs=False)
