@@ -1,9 +1,8 @@
-"""What LangChain, OpenAI's agents, Qwen-Agent and smolagents send is taken, and they read the answers."""
+"""What LangChain, OpenAI's agents and smolagents send is taken, and they read the answers."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import importlib
 import json
 from typing import Any
@@ -164,30 +163,6 @@ def test_an_agent_of_openai_calls_a_tool_and_answers(face, stream):
     assert asyncio.run(run()).final_output == PROSE
     assert asked == ["北京"] and len(server.requests) == 2
     assert server.requests[1].prompts[0].messages[-1]["role"] == "tool"
-
-
-# ---- Qwen-Agent -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("raw", [True, False])
-def test_qwen_agents_model_calls_a_tool_and_answers(raw, monkeypatch):
-    openai, llm = framework("openai"), framework("qwen_agent.llm")
-    server = Server(
-        {"city": "北京"}, PROSE if raw else '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
-    )
-    client = server.clients()["http_client"]
-    monkeypatch.setattr(openai, "OpenAI", functools.partial(openai.OpenAI, http_client=client, max_retries=0))
-    model = llm.get_chat_model({"model": "chat", "model_server": "http://test/v1", "api_key": "k", "model_type": "oai",
-                                "generate_cfg": {"use_raw_api": raw, "top_k": 5}})  # fmt: skip
-    functions = [{"name": "weather", "description": "W", "parameters": WEATHER}]
-    messages = [{"role": "user", "content": "How is the weather?"}]
-    *_, called = model.chat(messages, functions=functions, stream=True)
-    assert called[-1]["function_call"]["name"] == "weather"
-    result = {"role": "function", "name": "weather", "content": "sunny", "extra": called[-1].get("extra") or {}}
-    server.text = PROSE
-    *_, answer = model.chat([*messages, *called, result], functions=functions, stream=True)
-    assert answer[-1]["content"] == PROSE and len(server.requests) == 2
-    assert server.requests[0].params.top_k == 5
 
 
 # ---- smolagents -----------------------------------------------------------------------------------------------------
