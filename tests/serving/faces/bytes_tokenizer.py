@@ -54,14 +54,15 @@ def deltas(
     """Yield what the engine gives of an answer with this text: its tokens, cut at these places, and its end."""
     ids = [*tok.encode(text, "all"), *([258] if reason == "stop" else [])]
     places = sorted({cut % len(ids) for cut in cuts} | {0, len(ids)}) if ids else [0, 0]
-    detokenizer = IncrementalDetokenizer(tok, params)
+    detokenizer, shown = IncrementalDetokenizer(tok, params), 0
     for start, stop in itertools.pairwise(places):
         ended = any([detokenizer.push(id) for id in ids[start:stop] if id != 258])
         last = ended or stop == len(ids)
         if last:
             detokenizer.finish()
         logprobs = [-0.5] * (stop - start) if params.logprobs else None
-        delta = Delta(0, sample, ids[start:stop], detokenizer.delta(), logprobs, reason if last else None)  # type: ignore[arg-type]
+        new, shown = detokenizer.text[shown : detokenizer.settled], max(shown, detokenizer.settled)
+        delta = Delta(0, sample, ids[start:stop], new, logprobs, reason if last else None)  # type: ignore[arg-type]
         if last:
             answer = Sample(ids, detokenizer.text, None, reason)  # type: ignore[arg-type]
             delta.output = Output(0, [1, 2], [answer], 0, num_cached_tokens=1)
