@@ -169,7 +169,7 @@ def upgraded_fingerprint(fixed: Mapping[str, Any]) -> dict[str, Any]:
     kernels, and had no compiled code; of its accelerator nothing is known."""
     upgraded = {"deterministic": True, "world_size": 1, "layout": "single", "compiler": compiler(), **fixed}
     if fixed.get("device") != "cpu":
-        return {**upgraded, "cpu": None}
+        return {**upgraded, "cpu": None, "compiler": None}
     same_processor = "cpu" in fixed and fixed["cpu"] == cpu_model()  # its name was all that was written down
     return {"vectors": vector_instructions(), **upgraded} if same_processor else upgraded
 

@@ -60,4 +60,4 @@ def test_an_older_fingerprint_is_one_process_with_deterministic_kernels() -> Non
     wanted = {"deterministic": True, "world_size": 1, "layout": "single", "compiler": platform.compiler()}
     assert platform.upgraded_fingerprint(old) == {**old, **wanted}
     on_gpu = platform.upgraded_fingerprint({**old, "device": "cuda"})
-    assert on_gpu["cpu"] is None and "accelerator" not in on_gpu
+    assert on_gpu["cpu"] is None and on_gpu["compiler"] is None and "accelerator" not in on_gpu

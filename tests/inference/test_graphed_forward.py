@@ -287,9 +287,30 @@ def test_new_weights_in_place_are_seen_and_moved_ones_are_recorded_anew() -> Non
     forward.follow()
     assert equal() and recorder.recorded == 2
     layer = model.model.layers[1].mlp
-    layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach() * 2)
-    forward.refresh()
+    layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach() * 2)  # nor with another tensor, or another part
     assert equal() and recorder.recorded == 3 and len(forward.buckets) == 1
+    model.model.layers[0].mlp = layer
+    assert equal() and recorder.recorded == 4 and len(forward.buckets) == 1
+
+
+def test_hooks_are_obeyed_though_a_recording_knows_nothing_of_python() -> None:
+    model, calls = make(BASE), list[int]()
+    plain, graphed = Texts(model, [20] * 16), Texts(model, [20] * 16)
+    forward = GraphedForward(model, graphed.cache, recorder := TapeRecorder())
+    rows = list(range(16))
+    forward.states(graphed.step(rows))
+    plain.eager.states(plain.step(rows))
+    hook = model.model.layers[1].register_forward_hook(lambda *given: calls.append(1) or given[-1] + 1)
+    with pytest.warns(Notice) as told:
+        for _ in range(2):
+            forward.follow()
+            assert torch.equal(forward.states(graphed.step(rows)), plain.eager.states(plain.step(rows)))
+    assert len(calls) == 4 and recorder.replays == 1
+    assert [str(one.message) for one in told] == ["steps are computed without CUDA graphs: model.layers.1 has a hook"]
+    hook.remove()
+    forward.follow()
+    assert torch.equal(forward.states(graphed.step(rows)), plain.eager.states(plain.step(rows)))
+    assert (recorder.recorded, recorder.replays) == (1, 2)
 
 
 def test_rows_that_fill_up_spread_no_nan() -> None:

@@ -145,6 +145,29 @@ def test_a_released_engine_follows_weights_and_configuration() -> None:
     assert engine.score([PROMPT]) == Engine(engine.model).score([PROMPT])
 
 
+@pytest.mark.parametrize("change", ["a released cache", "a new configuration"])
+def test_a_cache_whose_making_was_interrupted_is_made_anew(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C, or no memory, while weights are put into tiles or graphs are made ready."""
+    engine, config = Engine(make(), None), EXTENDED if change == "a new configuration" else CONFIG
+    make_forward, failures = engine.runner._forward, [KeyboardInterrupt(), MemoryError()]
+
+    def failing() -> Any:
+        if failures:
+            raise failures.pop()
+        return make_forward()
+
+    engine.generate([PROMPT], GREEDY)
+    engine.release_cache() if config is CONFIG else None
+    engine.model.config = config
+    monkeypatch.setattr(engine.runner, "_forward", failing)
+    for error in (MemoryError, KeyboardInterrupt):
+        with pytest.raises(error):
+            engine.generate([PROMPT], GREEDY)
+    other = make()
+    other.config = config
+    assert engine.generate([PROMPT], GREEDY)[0].ids == Engine(other, None).generate([PROMPT], GREEDY)[0].ids
+
+
 def test_a_cache_in_use_is_not_released() -> None:
     engine = Engine(make(), None)
     engine.submit(PROMPT, GREEDY)

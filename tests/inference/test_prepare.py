@@ -113,8 +113,9 @@ def test_a_second_thread_inside_an_engine_is_told_of_the_loop(model: Transformer
     asks: list[Any] = [
         engine.step, engine.update_weights, lambda: engine.reconfigure(model.config), lambda: engine.abort(0),
         lambda: engine.submit([1]), lambda: engine.generate([[1]], WARM), lambda: engine.score([[1, 2]]),
-        lambda: list(engine.stream([1], WARM)),
+        lambda: list(engine.stream([1], WARM)), engine.release_cache,
     ]  # fmt: skip
+    refused, table = engine.prepare("one", WARM), engine._requests._requests
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(engine.generate, ["zero"], WARM)
         assert inside.wait(60)
@@ -126,7 +127,13 @@ def test_a_second_thread_inside_an_engine_is_told_of_the_loop(model: Transformer
                 "  hint: EngineLoop(engine) takes requests from any thread"
             )
         assert engine.stats().running >= 0 and engine.prepare("one", WARM).handle == -1  # which any thread may ask
+        with pytest.raises(UserError):
+            engine.enqueue(refused)
+        assert engine._requests._requests is table, "a refused call leaves alone what the other thread works with"
         go_on.set()
         outputs = running.result()
     assert outputs[0].samples == engine.generate(["zero"], WARM)[0].samples
+    handles = engine.submit("another", WARM), engine.enqueue(refused)  # what was refused is as it was
+    done = completed(_all_deltas(engine))
+    assert done[handles[1]] == engine.generate(["one"], WARM, [handles[1]])[0].ids
     engine.update_weights()

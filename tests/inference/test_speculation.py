@@ -156,10 +156,88 @@ def test_a_draft_of_another_vocabulary_is_refused() -> None:
         Engine(make(), None, invariant=False, speculation=DraftModel(Transformer(small)))
     assert str(caught.value) == (
         "the draft model has 300 words\n  expected: 264, as the model has\n"
-        "  hint: take a smaller model of the same family"
+        "  hint: take a smaller model of the same family, or name both tokenizers: DraftModel(model, tok=...)"
     )
     with pytest.raises(UserError, match="must not depend on a clock"):
         Engine(make(), None, speculation=PromptLookup())
+
+
+class Named(Bytes):
+    """A tokenizer with further special tokens, and perhaps other ranks."""
+
+    def __init__(self, special: dict[str, int], ranks: str = "the same") -> None:
+        super().__init__()
+        self.special |= special
+        self.n_tokens, self.ranks = 1 + max(self.special.values()), ranks
+
+
+def of_size(vocab_size: int, seed: int = 0) -> Transformer:
+    config = ModelConfig(**{**SHAPE, "vocab_size": vocab_size})  # type: ignore[arg-type]
+    return init_weights(Transformer(config), seed=seed, std=0.3).eval()
+
+
+def test_tables_that_are_filled_up_to_another_size_are_of_the_same_vocabulary() -> None:
+    """A larger table and a smaller one, and tokens that only one of both knows: the ids are those without a guess."""
+    more, prompts = {"<tool>": 258, "<think>": 259}, [[5, 259, 6, 5], [258] * 9, [3, 4] * 9]
+    model, tok = of_size(264), Named(more)
+    wanted = [output.ids for output in Engine(model, tok, invariant=False).generate(prompts, GREEDY)]
+    for vocab_size, own in ((320, Named(more)), (258, Bytes()), (272, Named({"<tool>": 258}))):
+        own.ranks = "the same"  # type: ignore[union-attr]
+        draft = DraftModel(of_size(vocab_size), tokens=3, tok=own)
+        engine = Engine(model, tok, invariant=False, speculation=draft)
+        assert [output.ids for output in engine.generate(prompts, GREEDY)] == wanted
+        assert engine.stats().tokens_guessed > 0
+
+
+def test_a_token_that_only_the_draft_has_is_never_guessed() -> None:
+    small, large = of_size(260), of_size(320)
+    with torch.no_grad():
+        large.lm_head.weight[260:] *= 100  # so the likeliest of all is one of them
+    sequence = Sequence(Request(0, "text", Prompt((1, 2, 3)), GREEDY, 100, frozenset()), 0, None, ids=[4])
+    assert min(DraftModel(large, tokens=3).propose([sequence], {sequence: 3})[sequence]) >= 260
+    draft = DraftModel(large, tokens=3, tok=Bytes())
+    Engine(small, Bytes(), invariant=False, speculation=draft)
+    guesses = draft.propose([sequence], {sequence: 3})[sequence]
+    assert len(guesses) == 3 and max(guesses) < Bytes.n_tokens
+
+
+@pytest.mark.parametrize(
+    ("tok", "difference"),
+    [
+        (Named({"<tool>": 259}), "<tool> is token 259, and not 258"),
+        (Named({"<other>": 258}), "<other> is token 258, and not <tool>"),
+        (Named({"<tool>": 258}, ranks="others"), "its tokens are others"),
+    ],
+)
+def test_a_draft_whose_tokens_mean_something_else_is_refused(tok: Named, difference: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Engine(make(), Named({"<tool>": 258}), invariant=False, speculation=DraftModel(make(), tok=tok))
+    assert str(caught.value) == (
+        f"the draft model has another vocabulary: {difference}\n  hint: take a smaller model of the same family"
+    )
+
+
+def test_a_guess_looks_only_at_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the answer is: the tokens that are asked for, and those that are read."""
+    looked: list[int] = []
+    tokens = Sequence.tokens
+
+    def counting(sequence: Sequence, start: int, stop: int) -> tuple[int, ...]:
+        looked.append(stop - start)
+        return tokens(sequence, start, stop)
+
+    draft = DraftModel(make(), tokens=3)
+    sequence = Sequence(Request(0, "text", Prompt((1, 2, 3) * 10), GREEDY, 100, frozenset()), 0, None, ids=[4])
+    first = draft.propose([sequence], {sequence: 3})[sequence]
+    monkeypatch.setattr(Sequence, "tokens", counting)
+    for right in (3, 2, 1, 0):  # of the guesses, how many were right
+        sequence.ids += [*first[:right], (first[right] + 1) % 250 if right < 3 else 7]
+        looked.clear()
+        guess = draft.propose([sequence], {sequence: 3})[sequence]
+        assert sum(looked) <= 2 * 3 + 2
+        fresh = DraftModel(make(), tokens=3).propose([sequence], {sequence: 3})[sequence]
+        assert guess == fresh, "what was wrong is read again"
+        first = guess
 
 
 def test_a_draft_forgets_answers_that_are_done() -> None:

@@ -135,6 +135,8 @@ def test_a_layer_in_bits_has_the_weights_of_its_blocks(kind: str, rows: int, cou
     data = blocks(kind, rows * 8, count, seed)
     layer = as_layer(data, kind)
     assert layer.quant_config == IN_BITS[kind] and layer.in_order and layer.symmetric == (kind != "Q4_1")
+    moved = as_layer(data.to("meta"), kind)
+    assert moved.zeros(slice(None)).device.type == moved.levels(slice(None)).device.type == "meta"
     wanted = gguf.quants.dequantize(data.numpy(), getattr(gguf.GGMLQuantizationType, kind))
     assert torch.equal(layer.weight(), torch.from_numpy(wanted))
 

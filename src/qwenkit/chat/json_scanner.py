@@ -50,18 +50,18 @@ class JSONScanner:
 
     def _string(self, text: str) -> Progress | None:
         """Go on inside a string."""
-        found = _IN_STRING.search(text, self.at)
-        if found is None:
+        match = _IN_STRING.search(text, self.at)
+        if match is None:
             self.at = len(text)
-        elif found[0] == '"':
-            self.at, self._in_string = found.end(), False
-        elif found[0] != "\\":
+        elif match[0] == '"':
+            self.at, self._in_string = match.end(), False
+        elif match[0] != "\\":
             return "bad"
-        elif found.end() == len(text):
-            self.at = found.start()
+        elif match.end() == len(text):
+            self.at = match.start()
             return "more"
         else:
-            self.at = found.end() + 1
+            self.at = match.end() + 1
         return None
 
     def _sign(self, text: str, sign: str) -> Progress | None:
@@ -86,13 +86,13 @@ class JSONScanner:
             return self._begin_string("comma")
         if sign == "]" and self._next == "item":
             return self._close()
-        found = _SCALAR.match(text, self.at)
-        if found is None:
+        match = _SCALAR.match(text, self.at)
+        if match is None:
             return "bad"
-        if found.end() == len(text):
+        if match.end() == len(text):
             return "more"
-        self.at = found.end() - 1
-        return self._advance("comma") if _COMPLETE.fullmatch(found[0]) else "bad"
+        self.at = match.end() - 1
+        return self._advance("comma") if _COMPLETE.fullmatch(match[0]) else "bad"
 
     def _begin_string(self, following: Literal["colon", "comma"]) -> None:
         self._in_string = True

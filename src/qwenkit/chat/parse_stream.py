@@ -279,7 +279,7 @@ class _Block:
 
     def __init__(self, newline: str) -> None:
         self.newline = newline
-        """The newline before the block, which is text if it is no block."""
+        """The newline before the block, which is text where no block comes."""
         self.at = len(OPEN)
         """Where the next call, or the present one, begins."""
         self.calls: list[int] = []

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +25,9 @@ from qwenkit.cli.app import (
 )
 from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, read_object, write_bytes
+
+if TYPE_CHECKING:
+    from qwenkit.inference import DraftModel
 
 Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 
@@ -77,8 +80,7 @@ def chat(
     from qwenkit.chat.session import talk
     from qwenkit.gguf_file import is_gguf
     from qwenkit.hub import resolve
-    from qwenkit.inference import DraftModel, Engine, PromptLookup, SamplingParams
-    from qwenkit.model import load_model
+    from qwenkit.inference import Engine, PromptLookup, SamplingParams
 
     variables: Mapping[str, object] = dict(map(_variable, variable or ()))
     folder = resolve(model)
@@ -97,9 +99,18 @@ def chat(
         asked = [*start, {"role": "user", "content": prompt or "Hi"}]
         tok.render(asked, add_generation_prompt=True, thinking=thoughts, template_kwargs=variables)
     with accepting_names(accept_unknown):
-        guesses = PromptLookup() if draft is None else DraftModel(load_model(resolve(draft)))
+        guesses = PromptLookup() if draft is None else _draft(resolve(draft))
         engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
     talk(engine, tok, params, system, prompt, variables, thoughts)
+
+
+def _draft(folder: Path) -> DraftModel:
+    """Return the small model of a folder, which guesses."""
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.inference import DraftModel
+    from qwenkit.model import load_model
+
+    return DraftModel(load_model(folder), tok=load_tokenizer(folder))
 
 
 def _variable(text: str) -> tuple[str, Any]:

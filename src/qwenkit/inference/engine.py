@@ -299,12 +299,12 @@ class Engine:
             raise UserError(f"{request.label} was queued already", expected="a new one, made by `prepare`")
         if len(request.prompt.ids) + request.max_new_tokens > self.max_length:
             raise UserError("prepared under another configuration", where=request.label, hint="prepare it again")
-        request.take_names(self._requests.next_handle)
         try:
             self._enqueue([request])
             return request.handle
         except BaseException:  # an interrupt must not leave a request that is pending and never computed
-            self._requests.remove(request)
+            if request.handle >= 0:  # one that was refused may be queued again
+                self._requests.remove(request)
             raise
 
     @property
@@ -367,9 +367,10 @@ class Engine:
         policy that learns between its rollouts (vLLM's `sleep`). No answer changes, but nothing is found any more.
 
         Raises a `UserError` while requests are pending."""
-        self._check_idle("the cache released")
-        self.scheduler.pool.forget_all()
-        self.runner.sleep()
+        with self._one_thread:
+            self._check_idle("the cache released")
+            self.scheduler.pool.forget_all()
+            self.runner.sleep()
 
     def _check_idle(self, what: str) -> None:
         if self._requests.are_unfinished:

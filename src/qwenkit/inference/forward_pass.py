@@ -36,6 +36,11 @@ class NativeForward:
         self.decoder, self.by_torch = decoder, by_torch
         self._reason: str | None = None
 
+    @property
+    def is_native(self) -> bool:
+        """Return whether native code computes, as far as `follow` saw."""
+        return self._reason is None
+
     def follow(self) -> None:
         """Look whether native code would pass by what was done to the model: then torch computes, and the user is
         told."""
@@ -45,7 +50,7 @@ class NativeForward:
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
-        if self._reason is not None:
+        if not self.is_native:
             return self.by_torch.states(tokens).float()
         segments = [*tokens.answers, *tokens.pieces]
         width = max(len(segment.blocks) for segment in segments)
@@ -64,7 +69,7 @@ class NativeForward:
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
-        return self.decoder.head(h_WD) if self._reason is None else self.by_torch.head(h_WD)
+        return self.decoder.head(h_WD) if self.is_native else self.by_torch.head(h_WD)
 
     def refresh(self) -> None:
         """Compute with the weights that the model has now."""

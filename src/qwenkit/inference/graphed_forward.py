@@ -15,7 +15,9 @@ would be hidden go through torch as ever (`EagerForward`). Where nothing can be 
 memory is left), the same function runs unrecorded at the same sizes, so that bits do not depend on it, and a notice
 says so.
 
-A graph reads weights where they lay: those that change in place are seen, for those that moved it is recorded anew.
+A graph reads weights where they lay: those that change in place are seen, for those that moved, or parts that were
+exchanged, it is recorded anew. It knows nothing of Python: where a model has hooks or a forward pass of its own, torch
+computes as ever, and a notice says so.
 
 What a graph computes is tested on a CPU, where recording is calling the function again. **The recording itself was not
 run on a GPU yet.** Bits of a row on a GPU may depend on the bucket, as they do on the number of rows without graphs.
@@ -36,6 +38,7 @@ from qwenkit.errors import notice
 from qwenkit.inference.answer_attention import TILE, AnswerGroup, BlockIndex, filled, span
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.eager_forward import EagerForward, StepTokens
+from qwenkit.inference.native.fitness import Watch
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.transfer import pinned, rows_of
 from qwenkit.model import Transformer
@@ -179,7 +182,8 @@ class GraphedForward:
         self.recorder: Recorder | None = recorder
         self.max_rows, self.max_graphs = max_rows, max_graphs
         self._recorded: OrderedDict[Bucket, _Recorded] = OrderedDict()
-        self._addresses = _addresses(model)
+        self._watch = Watch(model)
+        self._reason: str | None = None
 
     @property
     def buckets(self) -> list[Bucket]:
@@ -189,7 +193,7 @@ class GraphedForward:
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D]."""
         bucket = self._bucket(tokens)
-        if bucket is None:
+        if bucket is None or self._reason is not None:
             return self.eager.states(tokens)
         recorded = self._recorded.get(bucket)
         if recorded is None:
@@ -204,17 +208,20 @@ class GraphedForward:
         """Return the logits [W, V] in float32."""
         return self.eager.head(h_WD)
 
-    def follow(self) -> None:
-        """Forget what was recorded where the model's weights lie elsewhere now."""
-        self.refresh()
-
     def refresh(self) -> None:
-        """Forget what was recorded where the model's weights lie elsewhere now; changes in place are seen as they
-        are."""
-        addresses = _addresses(self.model)
-        if [(id(tensor), address) for tensor, address in addresses] != [(id(t), a) for t, a in self._addresses]:
+        """Forget what was recorded where the model's weights lie elsewhere now, or parts were exchanged; changes in
+        place are seen as they are."""
+        if not self._watch.is_same():
             self._recorded.clear()
-            self._addresses = addresses
+            self._watch = Watch(self.model)
+
+    def follow(self) -> None:
+        """Forget what was recorded where it is not the model any more, and look whether a graph would pass by what was
+        done to it: then steps are computed without, and the user is told."""
+        self.refresh()
+        before, self._reason = self._reason, self._watch.intervention()
+        if self._reason not in (None, before):
+            notice(f"steps are computed without CUDA graphs: {self._reason}")
 
     def _bucket(self, tokens: StepTokens) -> Bucket | None:
         """Return the bucket of a step, or None where it is not one of answers, or too wide, or mostly hidden."""
@@ -250,11 +257,6 @@ def reason_against(model: Transformer) -> str | None:
 def _slot(answer: Segment) -> int:
     """Return where an answer's newest token is stored."""
     return answer.blocks[answer.start // BLOCK] * BLOCK + answer.start % BLOCK
-
-
-def _addresses(model: Transformer) -> list[tuple[Tensor, int]]:
-    """Return all tensors of a model and where they lie."""
-    return [(tensor, tensor.data_ptr()) for tensor in (*model.parameters(), *model.buffers())]
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -98,10 +98,11 @@ class ModelRunner:
 
     def reset(self) -> None:
         """Follow the configuration that the model has now: nothing that was computed under another one is kept."""
-        self.asleep, self.config = False, self.model.config
+        self.asleep, self.config = True, self.model.config
         self.cache = self._empty_cache(self.num_blocks)
         self.compute_model.config = self.config
         self.forward: ForwardPass = self._forward()
+        self.asleep = False  # not before all is there: what was interrupted, or had no memory, is made anew
 
     def _empty_cache(self, num_blocks: int) -> PagedCache:
         weight = self.model.model.embed_tokens.weight
@@ -117,8 +118,6 @@ class ModelRunner:
         batch, rows = self._readable(batch), _answer_rows(batch.decode, drafts or {})
         if not rows and not batch.prefill:
             return
-        if batch.prefill or not all(sequence.ids for sequence in batch.decode):  # where an answer begins
-            self.forward.follow()
         ended, ends = self._ends(batch.prefill, rows)
         scored = scored_tokens(batch.prefill, len(rows))
         h_WD = self._states(batch, rows, [*ends, *(place for part in scored for place in part.places)])

@@ -14,7 +14,9 @@ noted in one assignment, right before it is, and a request that is not in here a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from itertools import repeat
 
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.outputs import Delta
@@ -35,7 +37,7 @@ class PendingRequests:
     @property
     def are_unfinished(self) -> bool:
         """Return whether a request has neither an output nor an error."""
-        return any(request.is_pending for request in self._requests.values())
+        return any(request.is_pending for request in list(self._requests.values()))
 
     @property
     def have_deltas(self) -> bool:
@@ -49,6 +51,7 @@ class PendingRequests:
     def add(self, request: Request, version: int) -> None:
         """Give a request its handle. It may be complete at once, where there is nothing to generate."""
         request.handle, self.next_handle = self.next_handle, self.next_handle + 1
+        request.take_names(request.handle)
         self._requests[request.handle] = request
         self.collect(request.sequences, version)
 
@@ -61,10 +64,12 @@ class PendingRequests:
         request.cancel()
 
     def remove_all(self, requests: Iterable[Request]) -> None:
-        """Forget requests, all at once where this is interrupted."""
-        gone = {request.handle: request for request in requests}
-        self._requests = {handle: request for handle, request in self._requests.items() if handle not in gone}
-        for request in gone.values():
+        """Forget requests, all at once where this is interrupted. A call that was refused since another thread works
+        comes here too: nothing of the others' is touched, so entries are taken out of the table, which stays."""
+        gone = [request for request in requests if request.handle in self._requests]
+        handles = [request.handle for request in gone]
+        deque(map(self._requests.pop, handles, repeat(None)), maxlen=0)  # no line of Python, so no interrupt, between
+        for request in gone:
             self.remove(request)
 
     def collect(self, sequences: Iterable[Sequence], version: int) -> None:

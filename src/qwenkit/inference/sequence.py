@@ -293,7 +293,7 @@ class Sequence:
         stop, text = Delivered(len(self.ids), start.characters), None
         if self.detokenizer is not None:
             stop = stop._replace(characters=max(start.characters, self.detokenizer.settled))
-            text = self.detokenizer.text[start.characters : stop.characters]
+            text = self.detokenizer.part(start.characters, stop.characters)
         logprobs = self.logprobs[start.ids : stop.ids] if self.params.logprobs else None
         ids = self.ids[start.ids : stop.ids]
         delta = Delta(self.request.handle, self.sample, ids, text, logprobs, self.finish_reason)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -26,10 +27,12 @@ from torch import Tensor
 from qwenkit.errors import UserError
 from qwenkit.inference.argument_checks import integer
 from qwenkit.inference.block_pool import BLOCK, BlockPool, BlockTable
+from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.kv_memory import default_kv_tokens
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sequence import Sequence
 from qwenkit.model import Transformer
+from qwenkit.model.batching import PAD_ID
 
 Drafts = Mapping[Sequence, Seq[int]]
 """What is guessed to follow the newest token of some answers."""
@@ -47,8 +50,8 @@ class Speculation(Protocol):
         """Return the guessed next tokens of answers, at most `room` of each; none where it has no guess."""
         ...
 
-    def check(self, model: Transformer) -> None:
-        """Raise a `UserError` where it does not fit a model."""
+    def check(self, model: Transformer, tok: TextTokenizer | None) -> None:
+        """Raise a `UserError` where it does not fit a model and its tokenizer. Called once, before any guess."""
         ...
 
 
@@ -73,7 +76,7 @@ class PromptLookup:
                 guesses[sequence] = list(sequence.tokens(start, start + count))
         return {sequence: guess for sequence, guess in guesses.items() if guess}
 
-    def check(self, model: Transformer) -> None:
+    def check(self, model: Transformer, tok: TextTokenizer | None) -> None:
         """Fit every model."""
 
     def _followed(self, sequence: Sequence) -> int:
@@ -119,25 +122,55 @@ class Ngrams:
         return [self._last[-size:] for size in self._sizes if size <= len(self._last)]
 
 
-class DraftModel:
-    """A small model of the same vocabulary, which says its likeliest next tokens."""
+@dataclass(eq=False)
+class _Read:
+    """What a draft model has read of an answer."""
 
-    def __init__(self, model: Transformer, tokens: int = 4) -> None:
-        """Guess `tokens` at a time. The model keeps a cache of its own."""
-        self.model, self.tokens = model.eval(), _FEW.parse(tokens, "tokens")
+    table: BlockTable = field(default_factory=lambda: BlockTable(None))
+    length: int = 0
+    """How many tokens of prompt and answer have keys and values in its cache."""
+    guesses: list[int] = field(default_factory=list)
+    """What was guessed to follow them, and has keys and values too."""
+
+    def settle(self, sequence: Sequence) -> None:
+        """Count the guesses that have become tokens of the answer, and forget the others. A text only grows."""
+        ids = sequence.tokens(self.length, self.length + len(self.guesses))
+        self.length, self.guesses = self.length + _common(self.guesses, ids), []
+
+
+class DraftModel:
+    """A small model of the same vocabulary, which says its likeliest next tokens. What it costs to bring a guess up to
+    date depends on what is new of an answer, not on its length.
+
+    Tables of embeddings are filled up to some size, which differs inside a family and between a folder and a GGUF
+    file: where both tokenizers are known, those are compared and not the sizes. A token that only the larger model
+    knows is never guessed."""
+
+    def __init__(self, model: Transformer, tokens: int = 4, tok: TextTokenizer | None = None) -> None:
+        """Guess `tokens` at a time. The model keeps a cache of its own; `tok` is its tokenizer, if that is known."""
+        self.model, self.tokens, self.tok = model.eval(), _FEW.parse(tokens, "tokens"), tok
         kv_tokens = default_kv_tokens(model, "auto", max_batch=16)
         weight = model.model.embed_tokens.weight
         self.pool = BlockPool(kv_tokens // BLOCK)
         self.cache = PagedCache(model.config, self.pool.num_blocks, weight.dtype, weight.device)
-        self._read: dict[Sequence, tuple[BlockTable, list[int]]] = {}
-        """The places of each answer, and the tokens whose keys and values are there."""
+        self._vocabulary = model.config.vocab_size
+        """Ids below it may be guessed."""
+        self._read: dict[Sequence, _Read] = {}
 
-    def check(self, model: Transformer) -> None:
-        """Raise a `UserError` for a model of another vocabulary."""
+    def check(self, model: Transformer, tok: TextTokenizer | None) -> None:
+        """Raise a `UserError` for a model of another vocabulary. Without both tokenizers only the sizes of the
+        embeddings say whether it is."""
         own, other = self.model.config.vocab_size, model.config.vocab_size
-        if own != other:
+        if self.tok is not None and tok is not None:
+            if (difference := _difference(self.tok, tok)) is not None:
+                raise UserError(f"the draft model has another vocabulary: {difference}",
+                                hint="take a smaller model of the same family")  # fmt: skip
+        elif own != other:
             raise UserError(f"the draft model has {own} words", expected=f"{other}, as the model has",
-                            hint="take a smaller model of the same family")  # fmt: skip
+                            hint="take a smaller model of the same family, or name both tokenizers: "
+                            "DraftModel(model, tok=...)")  # fmt: skip
+        counts = (getattr(one, "n_tokens", own) for one in (self.tok, tok))
+        self._vocabulary = min(own, other, *counts)
 
     @torch.inference_mode()
     def propose(self, sequences: Seq[Sequence], room: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
@@ -154,30 +187,50 @@ class DraftModel:
         return {sequence: ids[: room[sequence]] for sequence, ids in guesses.items()}
 
     def _next(self, chosen: list[Sequence], guesses: dict[Sequence, list[int]], first: bool) -> list[int]:
-        """Read what is new of each answer and its guesses; return the likeliest id behind it."""
+        """Read what is new of each answer, or its newest guess; return the likeliest id behind it."""
         flat: list[int] = []
-        segments = []
+        segments: list[Segment] = []
         for sequence in chosen:
-            table, read = self._read[sequence]
-            ids = [*sequence.tokens(0, sequence.length), *guesses[sequence]]
-            start = min(_common(read, ids), len(ids) - 1)
-            segments.append(Segment(table.blocks, start, len(ids), len(sequence.prompt.ids)))
-            flat += ids[start:]
-            read[:] = ids
+            read = self._read[sequence]
+            if first:
+                read.settle(sequence)
+                start, stop = min(read.length, sequence.length - 1), sequence.length
+                flat += (id if id < self.model.config.vocab_size else PAD_ID for id in sequence.tokens(start, stop))
+            else:
+                start = sequence.length + len(read.guesses)
+                stop = start + 1
+                flat.append(guesses[sequence][-1])
+            segments.append(Segment(read.table.blocks, start, stop, len(sequence.prompt.ids)))
         cache = self.cache.forward([], segments) if first else self.cache.forward(segments, [])
         h_ND = self.model.hidden(torch.tensor([flat], device=self.cache.device), cache)[0]
         ends_B = torch.tensor([segment.length for segment in segments]).cumsum(0) - 1
         logits_BV: Tensor = self.model.head(h_ND[ends_B])
-        return logits_BV.argmax(-1).tolist()
+        for sequence in chosen:  # read by now, and not before
+            read = self._read[sequence]
+            read.length, read.guesses = sequence.length, list(guesses[sequence])
+        return logits_BV[:, : self._vocabulary].argmax(-1).tolist()
 
     def _reserve(self, sequence: Sequence, length: int) -> bool:
-        table, _ = self._read.setdefault(sequence, (BlockTable(None), []))
+        table = self._read.setdefault(sequence, _Read()).table
         return length <= self.model.config.max_length and self.pool.reserve(table, length)
 
     def _forget(self, kept: set[Sequence]) -> None:
         """Give the places of answers back that are not written any more."""
         for sequence in [sequence for sequence in self._read if sequence not in kept]:
-            self.pool.release(self._read.pop(sequence)[0])
+            self.pool.release(self._read.pop(sequence).table)
+
+
+def _difference(one: TextTokenizer, other: TextTokenizer) -> str | None:
+    """Return in what two vocabularies contradict each other, or None: one may have more special tokens."""
+    if getattr(one, "ranks", None) != getattr(other, "ranks", None):
+        return "its tokens are others"
+    ours: Mapping[str, int] = getattr(one, "special", {})
+    theirs: Mapping[str, int] = getattr(other, "special", {})
+    names = {id: name for name, id in theirs.items()}
+    for name, id in ours.items():
+        if theirs.get(name, id) != id or names.get(id, name) != name:
+            return f"{name} is token {id}, and not {theirs.get(name, names.get(id))}"
+    return None
 
 
 def _common(a: Seq[int], b: Seq[int]) -> int:

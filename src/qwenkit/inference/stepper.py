@@ -12,6 +12,7 @@ import time
 
 from qwenkit.errors import UserError
 from qwenkit.inference.block_pool import BLOCK, BlockPool
+from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.forward_pass import NativeForward
 from qwenkit.inference.kv_quantization import KV_CACHE_DTYPES
 from qwenkit.inference.model_runner import ModelRunner
@@ -39,7 +40,7 @@ class Stepper:
         refused. Raises a `UserError` for a speculation that does not fit."""
         self.runner, self.scheduler, self.requests = runner, scheduler, requests
         self.step_tokens, self.invariant = step_tokens, invariant
-        self.speculation = _checked(speculation, runner.model, invariant)
+        self.speculation = _checked(speculation, runner.model, requests.tok, invariant)
         self._pace, self._gain, self._interrupted = Pace(), Gain(), False
         self._computed = self._generated = self._guessed = 0
 
@@ -49,6 +50,9 @@ class Stepper:
         if again:
             self.scheduler.recover()
         self._collect_finished(version)
+        if self.scheduler.waiting:  # an answer begins
+            self.runner.forward.follow()
+        self.scheduler.invariant = apart(self.runner, self.invariant)
         batch = self.scheduler.schedule(self._budget())
         if batch.prefill or batch.decode:
             self._compute(batch)
@@ -114,19 +118,28 @@ class Stepper:
 
 
 def make_scheduler(runner: ModelRunner, max_batch: int, invariant: bool) -> Scheduler:
-    """Return the scheduler of a runner's cache. Where native code reads prompts and writes answers to the same bits,
-    what was written may be found and read again like a prompt, whatever the mode."""
+    """Return the scheduler of a runner's cache."""
     whole_prompts = KV_CACHE_DTYPES[runner.kv_cache].whole_prompts
-    apart = invariant and not isinstance(runner.forward, NativeForward)
-    return Scheduler(max_batch, BlockPool(runner.num_blocks), invariant=apart, whole_prompts=whole_prompts)
+    pool = BlockPool(runner.num_blocks)
+    return Scheduler(max_batch, pool, invariant=apart(runner, invariant), whole_prompts=whole_prompts)
 
 
-def _checked(speculation: Speculation | None, model: Transformer, invariant: bool) -> Speculation | None:
+def apart(runner: ModelRunner, invariant: bool) -> bool:
+    """Return whether what was written must be kept apart from what was read. Where native code does both to the same
+    bits, what was written may be found and read again like a prompt, whatever the mode; not while torch stands in for
+    it, since a model has hooks."""
+    forward = runner.forward
+    return invariant and not (isinstance(forward, NativeForward) and forward.is_native)
+
+
+def _checked(
+    speculation: Speculation | None, model: Transformer, tok: TextTokenizer | None, invariant: bool
+) -> Speculation | None:
     """Return what guesses; raises a `UserError` where it does not fit the model or the mode."""
     if speculation is None:
         return None
     if invariant:
         raise UserError("speculation in an engine whose steps must not depend on a clock",
                         expected="Engine(..., invariant=False)")  # fmt: skip
-    speculation.check(model)
+    speculation.check(model, tok)
     return speculation

@@ -76,8 +76,8 @@ class GGUFLinear(QuantizedLinear):
 
     def zeros(self, rows: slice) -> Tensor:
         """Return the quantized value that stands for 0 in each group, [R, G]."""
-        count = len(range(self.out_features)[rows])
-        return torch.full((count, self.quant_config.groups(self.in_features)), _ZEROS[self.kind], dtype=torch.int32)
+        shape = len(range(self.out_features)[rows]), self.quant_config.groups(self.in_features)
+        return torch.full(shape, _ZEROS[self.kind], dtype=torch.int32, device=self.blocks.device)
 
     def group_scales(self, rows: slice) -> Tensor:
         """Return the scale of each group, [R, G] in float16."""

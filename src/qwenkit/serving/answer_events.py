@@ -171,8 +171,8 @@ class AnswerEvents:
         if not self._request.params.stop:
             return None
         text = self._tok.decode_bytes(choice.ids, unknown=UNKNOWN).decode("utf-8", "replace")
-        found = [(text.find(stop), -len(stop), stop) for stop in self._request.params.stop if stop in text]
-        return min(found)[2] if found else None
+        matches = [(text.find(stop), -len(stop), stop) for stop in self._request.params.stop if stop in text]
+        return min(matches)[2] if matches else None
 
     # ---- thoughts ---------------------------------------------------------------------------------------------------
 

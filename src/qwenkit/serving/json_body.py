@@ -111,8 +111,8 @@ def _too_deep() -> Refused:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        keys: set[str] = set()
+        twice = next(key for key, _ in pairs if key in keys or keys.add(key))
         raise _refused(f"the key {listed([whole(twice)])!r} comes twice in one object", "each key once")
     return table
 

@@ -92,6 +92,15 @@ def test_quantized_layers(scheme: QuantConfig, dtype: torch.dtype) -> None:
     assert far(found, exact) < bound(model) + (4 * model.config.num_hidden_layers) * 64**0.5 * 2.0**-16
 
 
+def test_a_model_in_training_has_no_context_extension_and_has_it_again_after() -> None:
+    model, ids_T = make("logn"), random_ids(60)
+    pages, wanted = Pages(model), Pages(model).read(ids_T, [60])
+    model.train()
+    assert far(pages.read(ids_T, [60]), eager(model, ids_T)) < bound(model)
+    model.eval()
+    assert torch.equal(pages.read(ids_T, [60]), wanted) and far(wanted, eager(model.train(), ids_T)) > bound(model)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_rows_of_several_sequences(rows: int) -> None:
     model = make("qwen3")

@@ -136,6 +136,21 @@ def test_a_hook_that_goes_leaves_native_code() -> None:
     assert len(calls) == 6 and (after.ids, after.logprobs) == (native.ids, native.logprobs)
 
 
+def test_what_torch_writes_in_place_of_native_code_is_not_read_again() -> None:
+    """Native code reads a prompt to the bits that it has written; torch does not, and the bits are promised."""
+    model = make("qwen2")
+    engine, long = Engine(model, None), SamplingParams.plain(temperature=0, max_tokens=40, ignore_eos=True)
+    answer_ids = engine.generate([PROMPT], long)[0].ids
+    assert engine.generate([[*PROMPT, *answer_ids]], PARAMS)[0].num_cached_tokens == 32
+    model.model.layers[0].register_forward_hook(lambda *_: None)
+    engine.update_weights()
+    with pytest.warns(Notice):
+        answer_ids = engine.generate([PROMPT], long)[0].ids
+    outputs = [one.generate([[*PROMPT, *answer_ids]], PARAMS)[0] for one in (engine, Engine(model, None, native=False))]
+    assert [output.num_cached_tokens for output in outputs] == [0, 0]
+    assert outputs[0].logprobs == outputs[1].logprobs
+
+
 @pytest.mark.parametrize("kind", ["module_forward_hook", "module_forward_pre_hook", "module_full_backward_hook",
                                   "module_full_backward_pre_hook"])  # fmt: skip
 def test_hooks_on_all_modules(kind: str) -> None:

@@ -101,7 +101,7 @@ class NativeDecoder:
         _check_cache(self.model, self.keys, self.values)
         model, config = self.model, self.model.config
         self._kept: list[Tensor] = []  # what the pointers lead to
-        self._rotary_tables: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self._rotary_tables: dict[bool, tuple[Tensor, Tensor, Tensor | None]] = {}  # with context extensions, without
         blocks = [block for block in model.model.layers if isinstance(block, Block)]
         self._layers = (Layer * len(blocks))(*map(self._layer, range(len(blocks)), blocks))
         embedding = self._matrix(model.model.embed_tokens)
@@ -129,6 +129,7 @@ class NativeDecoder:
         another shape."""
         _check_cache(self.model, keys, values)
         other = copy.copy(self)
+        other._rotary_tables = {}
         other.keys, other.values = list(keys), list(values)
         other._layers = type(self._layers)(*self._layers)
         for layer, key, value in zip(other._layers, keys, values):
@@ -266,11 +267,11 @@ class NativeDecoder:
             scale = None if rotary.query_scale is None else rotary.query_scale.flatten()
             return rotary.cos[0, 0], rotary.sin[0, 0], scale, False
         last = int(positions_N.max())
-        if self._rotary_tables is None or len(self._rotary_tables[0]) <= last:
+        if extended not in self._rotary_tables or len(self._rotary_tables[extended][0]) <= last:
             rotary = rotary_tables(config, torch.arange(max(512, 2 * last))[None], extended=extended)
             scale = None if rotary.query_scale is None else rotary.query_scale.flatten()
-            self._rotary_tables = rotary.cos[0, 0].contiguous(), rotary.sin[0, 0].contiguous(), scale
-        cosine, sine, scale = self._rotary_tables
+            self._rotary_tables[extended] = rotary.cos[0, 0].contiguous(), rotary.sin[0, 0].contiguous(), scale
+        cosine, sine, scale = self._rotary_tables[extended]
         return cosine, sine, None if scale is None else scale[positions_N.long()], True
 
 

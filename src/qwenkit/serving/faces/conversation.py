@@ -57,17 +57,17 @@ def conversation(messages: Sequence[Mapping[str, Any]], places: Sequence[str]) -
 
 def fields_without_effect(messages: Sequence[Any]) -> tuple[str, ...]:
     """Return the fields of messages and of their parts that have none; raises `Refused` for unknown ones."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for number, message in enumerate(messages):
         place = f"messages[{number}]"
         values = FIELDS.read(message, place)
-        found |= {f"messages[].{name}": None for name in values.ignored}
+        names |= {f"messages[].{name}": None for name in values.ignored}
         content = values.get("content")
         for index, part in enumerate(content if isinstance(content, list) else ()):
-            found |= {
+            names |= {
                 f"messages[].content[].{name}": None for name in _part_without_effect(part, f"{place}.content[{index}]")
             }
-    return tuple(found)
+    return tuple(names)
 
 
 def _part_without_effect(part: Any, place: str) -> list[str]:

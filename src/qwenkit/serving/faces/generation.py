@@ -147,18 +147,18 @@ def check_tools(tools: Sequence[Tool], places: Sequence[str]) -> tuple[Tool, ...
     """Return functions in OpenAI's form as they are; raises `Refused` where one cannot be offered."""
     if len(tools) > MAX_TOOLS:
         raise refused("tools", f"has {len(tools):,} tools", f"at most {MAX_TOOLS}")
-    seen: set[str] = set()
+    names: set[str] = set()
     for tool, place in zip(tools, places):
         name, parameters = tool["function"].get("name"), tool["function"].get("parameters")
         if not isinstance(name, str) or not name.strip() or len(name) > 128 or not name.isprintable():
             raise wrong(f"{place}.name", name, "a name of 1 to 128 characters")
-        if name in seen:
+        if name in names:
             raise refused(f"{place}.name", f"the second tool that is called {name!r}", "a name for each tool")
         if parameters is not None and not isinstance(parameters, Mapping):
             raise wrong(f"{place}.parameters", parameters, "a JSON schema, an object")
         if not isinstance(tool["function"].get("description", ""), str | None):
             raise wrong(f"{place}.description", tool["function"]["description"], "a string")
-        seen.add(name)
+        names.add(name)
     return tuple(tools)
 
 

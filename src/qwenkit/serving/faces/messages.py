@@ -141,17 +141,17 @@ def _conversation(values: Values, tools: ToolChoice, thinking: bool | None) -> t
 def _tools(values: Values) -> tuple[ToolChoice, bool, list[str]]:
     """Return the tools and the choice among them, whether several may be called, and fields without effect."""
     tools: list[Tool] = []
-    found: set[str] = set()
+    names: set[str] = set()
     for number, tool in enumerate(values.get("tools", [])):
         place = f"tools[{number}]"
         if isinstance(tool, Mapping) and tool.get("type") not in (None, "custom"):
             raise wrong(f"{place}.type", tool["type"], "custom: other tools are not run here")
         read = TOOL.read(tool, place)
-        found.update(f"tools[].{name}" for name in read.ignored)
+        names.update(f"tools[].{name}" for name in read.ignored)
         function = {"name": read["name"], "description": read.get("description"), "parameters": read["input_schema"]}
         tools.append({"type": "function", "function": {k: v for k, v in function.items() if v is not None}})
     checked = check_tools(tools, [f"tools[{number}]" for number in range(len(tools))])
-    ignored = sorted(found)
+    ignored = sorted(names)
     choice = CHOICE.read(values.get("tool_choice", {"type": "auto"}), "tool_choice")
     parallel = not choice.get("disable_parallel_tool_use", False)
     if choice["type"] == "tool":
