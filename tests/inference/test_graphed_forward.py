@@ -287,9 +287,11 @@ def test_new_weights_in_place_are_seen_and_moved_ones_are_recorded_anew() -> Non
     forward.follow()
     assert equal() and recorder.recorded == 2
     layer = model.model.layers[1].mlp
-    layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach() * 2)  # nor with another tensor, or another part
+    layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach() * 2)  # another tensor, or another part
+    forward.follow()
     assert equal() and recorder.recorded == 3 and len(forward.buckets) == 1
     model.model.layers[0].mlp = layer
+    forward.follow()
     assert equal() and recorder.recorded == 4 and len(forward.buckets) == 1
 
 

@@ -1,7 +1,9 @@
 """From a prompt of the internal form to what the engine reads, and what its chat style adds to the sampling parameters.
 
-prompt = engine_prompt(request.prompts[0], tok, request.parse_special)      # for `EngineLoop.submit`
-params = engine_params(request, tok)
+    prompt = engine_prompt(request.prompts[0], tok, request.parse_special)      # for `EngineLoop.submit`
+    params = engine_params(request, tok)
+
+Names of special tokens in texts of users are text, unless a request says otherwise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Why a request is refused or fails, in no API's form yet: each codec's `error` writes it in its own.
 
-raise Refused(Refusal("invalid", "temperature = -1", param="temperature", expected="0, or 1e-06 to 1e+06"))
-refusal = refusal_of(error)              # any exception: the engine's errors, a `UserError`, a bug
-status, body = faces.messages.error(refusal)
+    raise Refused(Refusal("invalid", "temperature = -1", param="temperature", expected="0, or 1e-06 to 1e+06"))
+    refusal = refusal_of(error)              # any exception: the engine's errors, a `UserError`, a bug
+    status, body = faces.messages.error(refusal)
+
+A refusal tells what, which field, what was expected and a hint; it never has a stack.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """One model in memory: its engine on a thread of its own, its tokenizer, and how prompts become token ids.
 
-load = loader(kv_tokens=None, max_batch=128, threads=2, max_waiting=256, stall_seconds=600)
-model = load("nano", "runs/nano/chat-rlhf")
-prompt, params = model.encode(form, params)          # on any thread
-model.loop.submit(prompt, params)
+    load = loader(kv_tokens=None, max_batch=128, threads=2, max_waiting=256, stall_seconds=600)
+    model = load("nano", "runs/nano/chat-rlhf")
+    prompt, params = model.encode(form, params)          # on any thread
+    model.loop.submit(prompt, params)
+
+Encoding needs no turn on the engine; all that touches the model goes through its loop.
 """
 
 from __future__ import annotations

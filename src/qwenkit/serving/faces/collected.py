@@ -1,7 +1,9 @@
 """An answer as a whole, from its events: what a response without streaming shows.
 
-answer = Answer.of(events)
-answer.choices[0].text, answer.choices[0].calls, answer.usage
+    answer = Answer.of(events)
+    answer.choices[0].text, answer.choices[0].calls, answer.usage
+
+Events of different choices may come in any order.
 """
 
 from __future__ import annotations

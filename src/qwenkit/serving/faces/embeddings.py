@@ -1,7 +1,9 @@
 """`/v1/embeddings`: a vector for each text, in OpenAI's form. Where the vectors come from is the server's affair.
 
-request = parse(body)                    # an `EmbeddingRequest`
-response(request, reply, vectors, prompt_tokens)
+    request = parse(body)                    # an `EmbeddingRequest`
+    response(request, reply, vectors, prompt_tokens)
+
+Texts and lists of token ids are taken, one or several.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """`/v1/models`: which models are served, as OpenAI's clients list them, with vLLM's `max_model_len`.
 
-listed([Model("chat", created=0, max_model_len=2048)])
-unknown_model("caht", ["chat"])          # a `Refused` with the nearest name
+    listed([Model("chat", created=0, max_model_len=2048)])
+    unknown_model("caht", ["chat"])          # a `Refused` with the nearest name
+
+A model that is not loaded has no `max_model_len` yet.
 """
 
 from __future__ import annotations
