@@ -4,7 +4,8 @@
 
 | file                   | what it holds                                                       |
 | ---------------------- | ------------------------------------------------------------------- |
-| `engine.py`            | the engine: requests in, deltas and outputs out                     |
+| `engine.py`            | the engine for whole lists: prompts in, outputs out                 |
+| `engine_core.py`       | its core: requests in, steps, deltas out; new weights               |
 | `one_thread.py`        | a second thread inside an engine gets an error                      |
 | `pending.py`           | the requests that are still owed something, their deltas            |
 | `requests.py`          | from what a caller asks to requests, all checked                    |
