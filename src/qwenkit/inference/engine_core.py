@@ -134,7 +134,7 @@ class EngineCore:
     @property
     def max_length(self) -> int:
         """Return how many tokens a prompt and its answer may have together: the model's positions, or the cache."""
-        return min(self.model.config.max_length, self.kv_tokens)
+        return self.request_factory.max_length
 
     # ---- one request at a time --------------------------------------------------------------------------------------
 
@@ -175,7 +175,8 @@ class EngineCore:
         that and the number of tokens that were sampled before. Lower numbers of `priority` come first, and are put back
         last. Beginnings are shared in the cache only among requests of the same `cache_salt`: without that, how soon a
         first token comes tells a user what others have asked. `label` is what errors call the request."""
-        return self.request_factory.prepare(prompt, params, rng_id, sample, first_draw, label, priority, cache_salt)
+        return self.request_factory.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw,
+                                            priority=priority, cache_salt=cache_salt, label=label)  # fmt: skip
 
     def enqueue(self, request: Request) -> int:
         """Queue a request that `prepare` made and return its handle.
