@@ -255,9 +255,10 @@ class EngineCore:
         policy that learns between its rollouts (vLLM's `sleep`). No answer changes, but nothing is found any more.
 
         Raises a `UserError` while requests are pending."""
-        self._check_idle("the cache released")
-        self.scheduler.pool.forget_all()
-        self.runner.sleep()
+        with self._one_thread:
+            self._check_idle("the cache released")
+            self.scheduler.pool.forget_all()
+            self.runner.sleep()
 
     def _check_idle(self, what: str) -> None:
         if self._requests.are_unfinished:
