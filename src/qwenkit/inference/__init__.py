@@ -41,6 +41,7 @@
 | `native/`              | the decoder as one C++ function, for the processor                  |
 | `engine_loop.py`       | an engine on a thread of its own, for requests from any other       |
 | `loop_thread.py`       | that thread: what it is asked, when it steps, how it ends           |
+| `loop_calls.py`        | functions that run on it between two steps                          |
 | `turns.py`             | what waits there for an idle engine, and behind that                |
 | `stepping_engine.py`   | what it asks of an engine                                           |
 | `request_handle.py`    | a request on it, for threads and for coroutines                     |
