@@ -1,5 +1,29 @@
 """Conversations: messages, ChatML rendering with loss mask, tool-call parsing (report appendix A.1). No torch here.
 
+| file                       | what it holds                                                    |
+| -------------------------- | ---------------------------------------------------------------- |
+| `tokenizer.py`             | `ChatTokenizer`: render, extend, parse; how a folder is loaded   |
+| `messages.py`              | a conversation, and whether a model could have had it            |
+| `media.py`                 | pictures and sounds in a message                                 |
+| `styles.py`                | chat styles as tables                                            |
+| `pieces.py`                | a conversation as pieces of text, by the table of its style      |
+| `react.py`                 | the same with ReAct tools, as the first Qwen's                   |
+| `loss_mask.py`             | which pieces are trained, and with which weight                  |
+| `render.py`                | pieces to ids with loss weights                                  |
+| `extend.py`                | what follows ids that were sampled                               |
+| `parse.py`                 | what a model wrote as a message: content, thoughts, tool calls   |
+| `stop_tokens.py`           | the tokens that end an answer                                    |
+| `thoughts.py`              | the tokens around its thought                                    |
+| `template.py`              | templates of other folders: run, and compared with the styles    |
+| `probes.py`                | the conversations by which they are compared                     |
+| `traced.py`                | a template applied, and which of its text people wrote           |
+| `foreign_template_mask.py` | the loss mask that such a template places itself                 |
+| `lengths.py`               | conversations longer than a training sequence, cut between turns |
+| `truncation.py`            | the oldest turns dropped where a prompt does not fit             |
+| `publish.py`               | a chat model's tokenizer, beside its weights                     |
+| `inspect.py`               | which tokens are trained, in colours                             |
+| `session.py`               | a conversation in the terminal                                   |
+
 Names load on first use, so that a help page costs nothing.
 """
 

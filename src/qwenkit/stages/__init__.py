@@ -18,7 +18,7 @@ place where packages meet. A kind is a file of this package that says what it is
 | `card_number`, `CURVES`, `claims`, `SEED_METRICS` | what the report card says of it (`stages.results`)            |
 | `CARD_PARTS`     | its tables on the report card (`stages.card`)                                                  |
 | `INDEX`          | the file of its artifact that says which documents each step saw (`qwenkit trace`)            |
-| `row_check(noun)` | what the rows of its inputs must have, looked at before a run                                 |
+| `ROW_CHECKS`     | what rows of `prompts` or `pairs` must have, looked at before a run                            |
 
 The first three and `VIEW` and `CHAT_MODEL` are read from the text of the file, so that a help page loads no stage; they
 stand on one line, as literals. Modules are loaded when their kind is used, and then without torch.
