@@ -157,9 +157,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
-    store, documents = corpus_texts(config, inputs, context)
+    dataset, documents = corpus_texts(config, inputs, context)
     value, rewards = scorers(config, inputs, context, tok)
-    trainer = make_trainer(config, context, tok, prompts, store, policy, value, reference, rewards)
+    trainer = make_trainer(config, context, tok, prompts, dataset, policy, value, reference, rewards)
     groups = validation_sets(tok, documents, config.seq_length)
     before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
     last = loop.run(
@@ -193,11 +193,11 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     if not config.ptx_coef:
         documents = list(iter_documents(inputs["corpus"].path))
         return None, train_validation_split(documents, config.corpus_validation, seed)[1]
-    store, validation, _ = tokenize(
+    dataset, validation, _ = tokenize(
         inputs["corpus"], inputs["model"], config.corpus_validation, seed, context.scratch,
         workers=context.threads, progress=context.progress,
     )  # fmt: skip
-    return store, validation
+    return dataset, validation
 
 
 def scorers(
@@ -225,7 +225,7 @@ def scorers(
 
 
 def make_trainer(
-    config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], store: Shards | None,
+    config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], dataset: Shards | None,
     policy: Transformer, value: ScalarModel, reference: Transformer, rewards: Rewards,
 ) -> PPO:  # fmt: skip
     """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
@@ -257,8 +257,8 @@ def make_trainer(
         decode=partial(tok.decode, skip_special_tokens=True),
     )  # fmt: skip
     ptx = None
-    if store is not None:
-        ptx = document_batches(store, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
+    if dataset is not None:
+        ptx = document_batches(dataset, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
     return PPO(
         policy, value, reference, rewards, prompts, settings,
         sampler=sampler, collect=collect, ptx=ptx, observe=rubric_metrics,
