@@ -239,15 +239,14 @@ def make_trainer(
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )
-    ids = [prompt_ids(tok, row) for row in rows]
+    ids, most = [prompt_ids(tok, row) for row in rows], config.seq_length - config.max_tokens
     shortest = min(map(len, ids), default=0)
-    if shortest > config.seq_length - config.max_tokens:
+    if shortest > most:
         raise UserError(
             f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
-            f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
+            f"`max_tokens` = {config.max_tokens} leaves {max(0, most)}",
             hint="raise `seq_length`, or lower `max_tokens`",
         )
-    most = config.seq_length - config.max_tokens
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=most, rows=rows)
     sampler = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
                      vocabulary=tok.n_tokens)  # fmt: skip
