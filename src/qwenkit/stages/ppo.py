@@ -2,7 +2,7 @@
 from costing what the base model knows.
 
 The reward model alone drives the training, unless the recipe names rewards of its own beside it or in its place. Where
-prompts carry a rubric, its true score is measured beside it and logged, so that one sees whether the learned reward
+prompts carry a rubric, the gold score by it is measured beside and logged, so that one sees whether the learned reward
 means what it should; no gradient ever sees it. With a corpus the loss on validation documents is measured before and
 after, with or without the pretraining term: what RLHF costs.
 """
@@ -267,7 +267,7 @@ def make_trainer(
 def summary(metrics: Metrics) -> str:
     """Return the line for people: the rubric before and after, the divergence, and prompts that were not used."""
     before, after = mapping(metrics["rubric_before"]), mapping(metrics["rubric_after"])
-    parts = (("true rubric", "total"), ("right", "right")) if before else ()
+    parts = (("gold rubric", "total"), ("correct", "right")) if before else ()
     rubric = [f"{name} {before.get(key, 0):.3f} -> {after.get(key, 0):.3f}, " for name, key in parts]
     unusable = f"; {metrics['quarantined']} prompts not usable and put aside" if metrics["quarantined"] else ""
     too_long = f"; {metrics['prompts_too_long']} prompts too long and left out" if metrics["prompts_too_long"] else ""
@@ -277,17 +277,17 @@ def summary(metrics: Metrics) -> str:
 def card_number(metrics: Metrics) -> str:
     """Return the gold rubric before and after."""
     before, after = (number(mapping(metrics.get(f"rubric_{when}")).get("total")) for when in ("before", "after"))
-    return "" if before is None or after is None else f"true rubric {before:.3f} → {after:.3f}"
+    return "" if before is None or after is None else f"gold rubric {before:.3f} → {after:.3f}"
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
     """Yield whether the learned reward and the gold rubric rose, and whether the one rose while the other fell."""
     for node in nodes:
         changes = {name: trend(curve(node.steps, name, most=10**9)[1]) for name in ("reward", "rubric")}
-        for name, label in (("reward", "the learned reward"), ("rubric", "the true rubric")):
+        for name, label in (("reward", "the learned reward"), ("rubric", "the gold rubric")):
             if change := changes[name]:
                 outcome, evidence = change
                 yield Claim(outcome, f"{node.name} raised {label} of its own samples", evidence)
         if [change and change[0] for change in changes.values()] == [WORKED, DID_NOT_WORK]:
             text = f"{node.name} did not game its reward model"
-            yield Claim(DID_NOT_WORK, text, "the learned reward rose while the true rubric fell")
+            yield Claim(DID_NOT_WORK, text, "the learned reward rose while the gold rubric fell")

@@ -60,7 +60,9 @@ class Config(PackedTrainingConfig):
         "drop", doc="chats longer than a row: drop, split between turns, or truncate the oldest turns (ours)"
     )
     style: Style = content("own", doc=STYLE)
-    validation_share: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.02, doc="share of chats in the validation split, which measures the loss (ours)", ge=0, lt=0.5
+    )
     corpus_validation: float = content(
         0.01,
         doc="share of documents that are never replayed; as `validation_share` of the base model (ours)",
