@@ -34,16 +34,16 @@ from typing import TYPE_CHECKING
 from qwenkit.lazy import lazy
 
 if TYPE_CHECKING:
-    from .lengths import TooLong, cut
-    from .loss_mask import MASKS
-    from .messages import Message
-    from .parse import parse_text
-    from .render import Rendered, Span
-    from .stop_tokens import stop_token_ids
-    from .styles import STYLES, ChatStyle
-    from .thoughts import ThoughtState, ThoughtTokens, thought_tokens
-    from .tokenizer import ChatTokenizer, load_tokenizer
-    from .truncation import truncate_history
+    from qwenkit.chat.lengths import TooLong, cut
+    from qwenkit.chat.loss_mask import MASKS
+    from qwenkit.chat.messages import Message
+    from qwenkit.chat.parse import parse_text
+    from qwenkit.chat.render import Rendered, Span
+    from qwenkit.chat.stop_tokens import stop_token_ids
+    from qwenkit.chat.styles import STYLES, ChatStyle
+    from qwenkit.chat.thoughts import ThoughtState, ThoughtTokens, thought_tokens
+    from qwenkit.chat.tokenizer import ChatTokenizer, load_tokenizer
+    from qwenkit.chat.truncation import truncate_history
 
 _HOME = {
     "MASKS": "loss_mask",

@@ -19,15 +19,15 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UserError
-from ..tokenizer import IM_END, IM_START, Tokenizer
-from ..tokenizer.core import UNKNOWN
-from .messages import Message
-from .pieces import Piece, content, generation_prompt, tool_turns, turn, turn_end
-from .react import resumed, tool_result
-from .render import Rendered, encode_pieces
-from .styles import ChatStyle, Hermes, ReAct
-from .traced import Traced
+from qwenkit.chat.messages import Message
+from qwenkit.chat.pieces import Piece, content, generation_prompt, tool_turns, turn, turn_end
+from qwenkit.chat.react import resumed, tool_result
+from qwenkit.chat.render import Rendered, encode_pieces
+from qwenkit.chat.styles import ChatStyle, Hermes, ReAct
+from qwenkit.chat.traced import Traced
+from qwenkit.errors import UserError
+from qwenkit.tokenizer import IM_END, IM_START, Tokenizer
+from qwenkit.tokenizer.core import UNKNOWN
 
 
 def sampled_text(tok: Tokenizer, ids: Iterable[int]) -> str:

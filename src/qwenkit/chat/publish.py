@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenkit.chat.styles import get_style
+from qwenkit.chat.tokenizer import ChatTokenizer, load_tokenizer
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.files import read_bytes
 from qwenkit.gguf_file import is_gguf
 from qwenkit.records import Row, read_object, write_json
 from qwenkit.tokenizer import chatml_template, ranks_text, read_config, read_template
 from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
-
-from .styles import get_style
-from .tokenizer import ChatTokenizer, load_tokenizer
 
 EXTRA = "extra.tiktoken"
 

@@ -22,10 +22,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UserError
-from ..gguf_file import is_gguf
-from ..hub import resolve
-from ..tokenizer import (
+from qwenkit.chat import foreign_template_mask
+from qwenkit.chat import template as templates
+from qwenkit.chat.extend import extend_style, extend_template, sampled_text
+from qwenkit.chat.messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
+from qwenkit.chat.parse import ParsedMessage, parse_text
+from qwenkit.chat.probes import Probe
+from qwenkit.chat.render import Rendered, Span, encode_pieces, render_style
+from qwenkit.chat.styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
+from qwenkit.chat.traced import Traced
+from qwenkit.errors import UserError
+from qwenkit.gguf_file import is_gguf
+from qwenkit.hub import resolve
+from qwenkit.tokenizer import (
     ENDOFTEXT,
     IM_END,
     IM_START,
@@ -37,17 +46,8 @@ from ..tokenizer import (
     read_templates,
     save_tokenizer,
 )
-from ..tokenizer.gguf_vocabulary import read_vocabulary
-from ..tokenizer.settings import DEFAULT, TOOL_USE
-from . import foreign_template_mask
-from . import template as templates
-from .extend import extend_style, extend_template, sampled_text
-from .messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
-from .parse import ParsedMessage, parse_text
-from .probes import Probe
-from .render import Rendered, Span, encode_pieces, render_style
-from .styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
-from .traced import Traced
+from qwenkit.tokenizer.gguf_vocabulary import read_vocabulary
+from qwenkit.tokenizer.settings import DEFAULT, TOOL_USE
 
 
 class ChatTokenizer(Tokenizer):

@@ -32,9 +32,9 @@ from typing import Any, TypedDict
 import regex
 import tiktoken
 
-from ..errors import UserError, nearest
-from .added import Edges, Part, Token, split_special, stretches
-from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, is_control, is_mark, refuse_unknown
+from qwenkit.errors import UserError, nearest
+from qwenkit.tokenizer.added import Edges, Part, Token, split_special, stretches
+from qwenkit.tokenizer.patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, is_control, is_mark, refuse_unknown
 
 DEFAULT_MULTIPLE = 64
 _NONE: frozenset[str] = frozenset()
