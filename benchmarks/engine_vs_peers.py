@@ -3,7 +3,7 @@ and one cell on its GPU where it has one.
 
     python3 -m venv .peers-engine && .peers-engine/bin/pip install -r benchmarks/peers-engine.txt
     python benchmarks/engine_vs_peers.py (--model FOLDER | --shape 0.5b) [--cells prefill,decode_bf16,...] [--runs 5]
-        [--threads N] [--peers PYTHON] [--work FOLDER] [--lock FILE] [--out FILE.json]
+        [--without LABEL,...] [--threads N] [--peers PYTHON] [--work FOLDER] [--lock FILE] [--out FILE.json]
 
 `--model` is a bf16 folder (Qwen2 or Qwen3), `--shape` makes random weights of a shape. GGUF files are our own export of
 the same weights; quantized forms are made once and kept in `--work` (`engine_models.py`). Every engine is a process of
@@ -268,6 +268,9 @@ def measured(models: Models, name: str, given: argparse.Namespace, versions: dic
     with contextlib.ExitStack() as stack:
         bench = Bench(models, given, stack)
         cell = CELLS[name](bench)
+        for label in given.without.split(","):
+            cell.turns.pop(label, None)
+        cell.rivals = tuple(label for label in cell.rivals if label in cell.turns)
         cell.figures = {label: [] for label in cell.turns}
         with alone(given.lock):
             for run in range(given.runs + 1):
@@ -310,6 +313,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--cells", default=",".join(CELLS))
+    parser.add_argument("--without", default="", help="labels of the table to leave out, where one is too slow here")
     return parser.parse_args()
 
 

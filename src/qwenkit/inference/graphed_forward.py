@@ -191,8 +191,6 @@ class GraphedForward:
         bucket = self._bucket(tokens)
         if bucket is None:
             return self.eager.states(tokens)
-        if any(tensor.data_ptr() != address for tensor, address in self._addresses):
-            self.refresh()
         recorded = self._recorded.get(bucket)
         if recorded is None:
             recorded = self._record(bucket, tokens)
@@ -205,6 +203,10 @@ class GraphedForward:
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
         return self.eager.head(h_WD)
+
+    def follow(self) -> None:
+        """Forget what was recorded where the model's weights lie elsewhere now."""
+        self.refresh()
 
     def refresh(self) -> None:
         """Forget what was recorded where the model's weights lie elsewhere now; changes in place are seen as they

@@ -117,6 +117,8 @@ class ModelRunner:
         batch, rows = self._readable(batch), _answer_rows(batch.decode, drafts or {})
         if not rows and not batch.prefill:
             return
+        if batch.prefill or not all(sequence.ids for sequence in batch.decode):  # where an answer begins
+            self.forward.follow()
         ended, ends = self._ends(batch.prefill, rows)
         scored = scored_tokens(batch.prefill, len(rows))
         h_WD = self._states(batch, rows, [*ends, *(place for part in scored for place in part.places)])

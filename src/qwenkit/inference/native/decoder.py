@@ -140,7 +140,8 @@ class NativeDecoder:
 
     def obstacle(self) -> str | None:
         """Return why only the model's own modules may compute now, or None: they have hooks or a forward pass of their
-        own, or one was exchanged for a part that does not fit. Other weights are followed. Asked before each step."""
+        own, or one was exchanged for a part that does not fit. Other weights are followed. Asked where an answer
+        begins."""
         if self._watch is not None and (reason := self._watch.intervention()) is not None:
             return reason
         if not self.is_current:

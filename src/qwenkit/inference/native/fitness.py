@@ -5,8 +5,8 @@
     watch.intervention()                   # "model.layers.0.mlp has a hook", or None
     watch.is_same()                        # whether every part and every tensor is still the one that was read
 
-Research code hooks layers, replaces a `forward`, exchanges a layer. Native code would pass by all of it, so before each
-step it is looked for, in some tens of microseconds, and where there is any of it torch computes.
+Research code hooks layers, replaces a `forward`, exchanges a layer. Native code would pass by all of it, so where an
+answer begins it is looked for, in a millisecond or two, and where there is any of it torch computes.
 """
 
 from __future__ import annotations
