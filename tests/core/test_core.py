@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwenkit import rng
-from qwenkit.config import StageConfig, content, key_lines, parse_value, toml_value, validate
+from qwenkit.config import StageConfig, content, validate
 from qwenkit.errors import UserError
 from qwenkit.records import Quarantine, canonical, read_jsonl, replacing, write_bytes, write_json, write_jsonl
+from qwenkit.toml_file import key_lines, parse_value, toml_value
 
 
 def test_draws_are_uniform_independent_and_reproducible() -> None:

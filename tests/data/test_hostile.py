@@ -32,7 +32,8 @@ def _long(unit: str) -> str:
 
 @pytest.mark.parametrize("unit", ["x", "a@", "x@x", "#", "1.", "中", "[", "<tag>"])
 def test_language_of_a_text_without_spaces(unit: str) -> None:
-    detect_language(_long(unit))
+    language, confidence = detect_language(_long(unit))
+    assert language and 0 <= confidence <= 1
 
 
 @pytest.mark.parametrize("text", ["mail@example.org", "@name", "#tag", "https://example.org/a@b.c"])

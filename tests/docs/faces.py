@@ -137,11 +137,23 @@ def _constant(value: Any) -> str:
 
 
 def _members(value: type) -> Iterator[tuple[str, Any]]:
-    """Yield the public methods that a class defines itself and documents, in order of definition."""
-    for attribute, member in vars(value).items():
-        function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
-        if not attribute.startswith("_") and inspect.isfunction(function) and function.__doc__:
-            yield attribute, function
+    """Yield the public methods that a class documents, in order of definition: its own, then those of bases that no
+    entry of their own shows, such as the core of the engine."""
+    names = set[str]()
+    for owner in (base for base in value.__mro__ if base is value or _is_part(base, value)):
+        for attribute, member in vars(owner).items():
+            function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+            if attribute not in names and not attribute.startswith("_") and inspect.isfunction(function):
+                names.add(attribute)
+                if function.__doc__:
+                    yield attribute, function
+
+
+def _is_part(base: type, value: type) -> bool:
+    """Return whether a base of a class is a part of it: of the same package, and not one of its public names."""
+    package = value.__module__.rpartition(".")[0]
+    public = getattr(importlib.import_module(package), "__all__", ())
+    return base.__module__.startswith(f"{package}.") and base.__name__ not in public
 
 
 def _method(name: str, function: Any) -> str:

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from qwenkit.config import StageConfig, default_text, toml_value
+from qwenkit.config import StageConfig, default_text
 from qwenkit.lineage.estimate import offered
 from qwenkit.schema import renamed_keys
 from qwenkit.stages import KINDS, load_stage, produces
 from qwenkit.stages.results import short
+from qwenkit.toml_file import toml_value
 from tests.docs import faces
 from tests.lineage.report_values import FULL_SIZE, VALUES
 

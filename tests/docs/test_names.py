@@ -79,6 +79,17 @@ def test_names_of_the_architecture_are_words_of_the_code() -> None:
             assert set(called[1].split(".")) - {"tok", "model", "config"} <= vocabulary(), word
 
 
+@pytest.mark.parametrize("package", ["alignment", "chat", "data/tokens", "inference", "inference/native", "lineage",
+                                     "model", "training"])  # fmt: skip
+def test_a_package_names_all_its_files(package: str) -> None:
+    """The docstring of a package is its map: a file that is not on it is not found."""
+    folder = PACKAGE / package
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8"))) or ""
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files <= set(re.findall(r"`(\w+)(?:\.py)?`", text))
+    assert {Path(name).stem for name in re.findall(r"`(\w+\.py)`", text)} <= files
+
+
 def test_what_is_not_there_yet_is_not_there() -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8").split("## Not there yet")[1]
     denied = {word for word in in_backticks(text) if re.fullmatch(r"[a-z]+", word)}

@@ -103,6 +103,15 @@ def test_as_much_of_a_prompt_as_there_is_room_for(model: Transformer, max_tokens
         Engine(model).generate([prompt], SamplingParams.plain(max_tokens=max_tokens))
 
 
+def test_what_the_cache_has_room_for_counts_too(model: Transformer) -> None:
+    """Of the model's 200 positions the cache holds 64: a prompt is cut to those, and the answer is given."""
+    engine, prompt = Engine(model, kv_tokens=64), [i % 250 for i in range(700)]
+    assert engine.max_length == 64
+    params = SamplingParams.plain(temperature=0, max_tokens=4, ignore_eos=True, truncate_prompt_tokens=-1)
+    (output,) = engine.generate([prompt], params)
+    assert output.prompt_ids == prompt[-60:] and len(output.ids) == 4
+
+
 def test_a_picture_is_not_cut(model: Transformer) -> None:
     engine = Engine(model)
     engine.model.media_kinds, before = frozenset({"image"}), engine.model.media_kinds  # type: ignore[misc]

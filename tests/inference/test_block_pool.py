@@ -88,7 +88,7 @@ def test_the_least_recently_used_go_first_and_ends_before_beginnings() -> None:
     assert not pool.reserve(other, 5 * BLOCK) and len(other.blocks) == 2, "too few: nothing is given"
 
 
-def test_what_is_not_finite_is_wiped_and_never_found() -> None:
+def test_what_is_not_finite_is_cleared_and_never_found() -> None:
     pool, ids = BlockPool(3), list(range(32))
     table = fill(pool, ids)
     broken = list(table.blocks)
@@ -99,7 +99,7 @@ def test_what_is_not_finite_is_wiped_and_never_found() -> None:
     assert pool.reserve(again, 3 * BLOCK) and sorted(pool.dirty) == sorted(broken)
     pool.dirty = []
     pool.release(again)
-    assert pool.reserve(again, 3 * BLOCK) and pool.dirty == [], "wiped once"
+    assert pool.reserve(again, 3 * BLOCK) and pool.dirty == [], "cleared once"
 
 
 def test_new_weights_empty_it() -> None:

@@ -153,11 +153,11 @@ def test_what_is_gathered_is_bounded(name: str, prompts: bool, monkeypatch: pyte
     assert largest[1] <= 4 * 512 * slot_bytes // 2 * groups
 
 
-def test_wiped_blocks_are_zero_and_their_neighbours_stay() -> None:
+def test_cleared_blocks_are_zero_and_their_neighbours_stay() -> None:
     cache = PagedCache(CONFIG, 4, torch.float32, "cpu")
     for store in (*cache.keys, *cache.values):
         store.tensors[0].fill_(float("nan"))
-    cache.wipe([2, 3])
+    cache.clear_blocks([2, 3])
     for store in (*cache.keys, *cache.values):
         nan_S = store.tensors[0].isnan().all(-1).all(0)
         assert nan_S.tolist() == [True] * 2 * BLOCK + [False] * 2 * BLOCK + [True] * BLOCK

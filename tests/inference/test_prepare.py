@@ -111,7 +111,8 @@ def test_a_second_thread_inside_an_engine_is_told_of_the_loop(model: Transformer
 
     engine.runner.forward.states = slow  # type: ignore[method-assign]
     asks: list[Any] = [
-        engine.step, engine.update_weights, lambda: engine.reconfigure(model.config), lambda: engine.abort(0),
+        engine.step, engine.update_weights, engine.release_cache, lambda: engine.reconfigure(model.config),
+        lambda: engine.abort(0),
         lambda: engine.submit([1]), lambda: engine.generate([[1]], WARM), lambda: engine.score([[1, 2]]),
         lambda: list(engine.stream([1], WARM)), engine.release_cache,
     ]  # fmt: skip

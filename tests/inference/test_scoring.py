@@ -7,7 +7,7 @@ import torch
 
 from qwenkit.errors import Stopped
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.inference.scheduler import Piece
+from qwenkit.inference.scheduler import PromptPiece
 from qwenkit.inference.scoring import record_logprobs, scored_tokens
 from qwenkit.inference.sequence import Request
 from qwenkit.model import Transformer
@@ -29,7 +29,7 @@ def test_log_probabilities_of_a_prompt(model: Transformer) -> None:
     logprobs_TV = model.head(h_TD).log_softmax(-1).detach()
     one, four = requested(model, prompt, prompt_logprobs=True), requested(model, prompt, prompt_logprobs=4)
     for start, stop in ((0, 4), (2, 6), (4, 9), (0, 9)):
-        pieces: list[Piece] = [(request.sequences[0], start, stop) for request in (one, four)]
+        pieces: list[PromptPiece] = [(request.sequences[0], start, stop) for request in (one, four)]
         parts = scored_tokens(pieces, at=3)
         places = [place for part in parts for place in part.places]
         states_ND = torch.cat([torch.full((3, 32), float("nan")), *[h_TD[start:stop]] * 2])

@@ -82,7 +82,7 @@ def test_few_blocks_leave_no_room_for_guesses() -> None:
 
 
 def test_guesses_may_take_blocks_that_another_left_behind() -> None:
-    """An aborted request's blocks are wiped before they are written, not after: at every place of the block's edge."""
+    """An aborted request's blocks are cleared before they are written, not after: wherever the block's edge is."""
     model, params = make(), SamplingParams.plain(temperature=0, max_tokens=40, ignore_eos=True)
     for length in range(8, 24):
         prompt = [1, 2, 3, 4] * 6

@@ -7,8 +7,9 @@
 
 Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `ranking` (which
 pairs a model ranks correctly) -> `pair_training`. Then what every objective on samples is built of: `trajectory` ->
-`trajectories` -> `collect` -> `rewards` (`own_rewards` and `reward_worker`: a user's own) -> `ppo_loss` -> `passes` ->
-`advantages` -> `policy_gradient`, and `ppo_config` -> `ppo`, which puts them together and which `gold_rubric` observes.
+`trajectories` -> `collect` -> `rewards` (a user's own: `own_rewards` and `reward_worker`, with `reward_messages`
+between them) -> `ppo_loss` -> `passes` -> `advantages` -> `policy_gradient`, and `ppo_config` -> `ppo`, which puts them
+together and which `gold_rubric` observes.
 Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load
 on first use, so that importing this package does not import torch.
 """

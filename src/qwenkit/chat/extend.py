@@ -16,18 +16,23 @@ anything. With ReAct's tools, a result goes on inside the answer's turn.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import UserError
-from ..tokenizer import IM_END, IM_START, Tokenizer
-from ..tokenizer.core import UNKNOWN
-from .messages import Message
-from .pieces import Piece, content, generation_prompt, tool_turns, turn, turn_end
-from .react import resumed, tool_result
-from .render import Rendered, encode_pieces
-from .styles import ChatStyle, Hermes, ReAct
-from .traced import Traced
+from qwenkit.chat.messages import Message
+from qwenkit.chat.pieces import Piece, content, generation_prompt, tool_turns, turn, turn_end
+from qwenkit.chat.react import resumed, tool_result
+from qwenkit.chat.render import Rendered, encode_pieces
+from qwenkit.chat.styles import ChatStyle, Hermes, ReAct
+from qwenkit.chat.traced import Traced
+from qwenkit.errors import UserError
+from qwenkit.tokenizer import IM_END, IM_START, Tokenizer
+from qwenkit.tokenizer.core import UNKNOWN
+
+
+def sampled_text(tok: Tokenizer, ids: Iterable[int]) -> str:
+    """Return the text of ids that a model sampled, with padding rows as U+FFFD: an untrained model may choose one."""
+    return tok.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
 
 class LastTurn(NamedTuple):
@@ -48,20 +53,15 @@ def last_turn(tok: Tokenizer, ids: Sequence[int]) -> LastTurn:
     inside = list(ids[start + 1 :])
     ended = tok.im_end_id in inside
     body = inside[: inside.index(tok.im_end_id)] if ended else inside
-    role, newline, text = _text(tok, body).partition("\n")
+    role, newline, text = sampled_text(tok, body).partition("\n")
     if not newline:
         raise UserError("the ids end inside the header of a turn", where=f"token {start}",
                         expected=f"{IM_START}assistant, a newline, and an answer")  # fmt: skip
-    after = _text(tok, inside[len(body) + 1 :]) if ended else None
+    after = sampled_text(tok, inside[len(body) + 1 :]) if ended else None
     if after not in (None, "", "\n"):
         raise UserError("text after the end of a turn", where=f"token {start + len(body) + 2}",
                         expected=f"ids that end with {IM_END}, or a newline after it")  # fmt: skip
     return LastTurn(start, role, text, after)
-
-
-def _text(tok: Tokenizer, ids: Sequence[int]) -> str:
-    """Return the text of ids, with padding rows as U+FFFD: an untrained model may choose one."""
-    return tok.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
 
 def check_answered(turn: LastTurn, style: ChatStyle | None, length: int) -> None:
@@ -174,6 +174,6 @@ def _common_end(one: str, other: str) -> str:
 def _without_end(tok: Tokenizer, ids: Sequence[int], pieces: Sequence[Piece], mark: str) -> list[Piece]:
     """Return pieces that begin with the end of an answer, without what of it stands at the end of the ids already."""
     first, *rest = pieces
-    tail = _text(tok, list(ids[-2:]))
+    tail = sampled_text(tok, ids[-2:])
     written = next((end for end in (f"{mark}\n", mark) if first.text.startswith(end) and tail.endswith(end)), "")
     return [first._replace(text=first.text[len(written) :]), *rest]

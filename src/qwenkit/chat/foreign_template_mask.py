@@ -21,13 +21,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ..errors import UserError
-from ..tokenizer import IM_END, IM_START, Tokenizer
-from .messages import trained
-from .pieces import Piece, thought_in
-from .render import Rendered, encode_pieces
-from .template import first_difference, has_generation_tags, reads
-from .traced import Stretch, Traced
+from qwenkit.chat.messages import trained
+from qwenkit.chat.pieces import Piece, thought_in
+from qwenkit.chat.render import Rendered, encode_pieces
+from qwenkit.chat.template import first_difference, has_generation_tags, reads
+from qwenkit.chat.traced import Stretch, Traced
+from qwenkit.errors import UserError
+from qwenkit.tokenizer import IM_END, IM_START, Tokenizer
 
 
 class Answer(NamedTuple):

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from .. import pages
-from ..tokenizer import Tokenizer
-from ..tokenizer.show import printable, token_groups
-from .render import Rendered
+from qwenkit import pages
+from qwenkit.chat.render import Rendered
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.show import printable, token_groups
 
 _TRAINED, _MASKED, _RESET = "\x1b[1;32m", "\x1b[90m", "\x1b[0m"
 

@@ -16,9 +16,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
-from ..errors import UserError, nearest
-from .messages import Message
-from .truncation import cut_turns, joined
+from qwenkit.chat.messages import Message
+from qwenkit.chat.truncation import cut_turns, joined
+from qwenkit.errors import UserError, nearest
 
 TooLong = Literal["drop", "split", "truncate"]
 Size = Callable[[Sequence[Message]], int]

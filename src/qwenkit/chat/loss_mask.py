@@ -9,8 +9,8 @@ the `<|im_end|>` after it. A turn's own `weight` multiplies every loss weight in
 
 from __future__ import annotations
 
-from ..errors import UserError, nearest
-from .pieces import Piece
+from qwenkit.chat.pieces import Piece
+from qwenkit.errors import UserError, nearest
 
 MASKS = ("qwen", "assistant")
 

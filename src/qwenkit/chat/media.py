@@ -14,12 +14,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import UserError
-from ..prompt import MediaKind
+from qwenkit.errors import UserError
+from qwenkit.prompt import MediaKind
 
 if TYPE_CHECKING:
-    from ..tokenizer import Tokenizer
-    from .styles import MediaForm
+    from qwenkit.chat.styles import MediaForm
+    from qwenkit.tokenizer import Tokenizer
 
 KINDS: dict[str, MediaKind] = {
     "image_url": "image",

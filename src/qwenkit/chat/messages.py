@@ -23,9 +23,9 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..errors import UserError, nearest
-from ..records import Row
-from .media import KINDS, MediaPart, read_part
+from qwenkit.chat.media import KINDS, MediaPart, read_part
+from qwenkit.errors import UserError, nearest
+from qwenkit.records import Row
 
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any, TypedDict, cast
 
-from .messages import Tool
+from qwenkit.chat.messages import Tool
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _BLANK = " \t\r\n"

@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ..prompt import MediaKind
-from ..tokenizer import IM_END, IM_START
-from .media import MediaPart, parts_of
-from .messages import Message, Tool, calls, for_template, text_of, to_json, trained
-from .styles import ChatStyle, Hermes, MediaForm
+from qwenkit.chat.media import MediaPart, parts_of
+from qwenkit.chat.messages import Message, Tool, calls, for_template, text_of, to_json, trained
+from qwenkit.chat.styles import ChatStyle, Hermes, MediaForm
+from qwenkit.prompt import MediaKind
+from qwenkit.tokenizer import IM_END, IM_START
 
 
 class Piece(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .messages import Message
+from qwenkit.chat.messages import Message
 
 
 class Probe(NamedTuple):

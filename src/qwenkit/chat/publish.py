@@ -1,10 +1,18 @@
-"""A chat model's tokenizer: loaded with the chat style that is wanted, and written beside the weights."""
+"""A chat model's tokenizer: loaded with the chat style that is wanted, and written beside the weights.
+
+    tok = chat_tokenizer(folder, "own")          # in the style of the folder, or in one named
+    save_tokenizer(tok, folder, out)
+
+The template that chats were rendered by goes with the weights: what is trained is what is served.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenkit.chat.styles import get_style
+from qwenkit.chat.tokenizer import ChatTokenizer, load_tokenizer
 from qwenkit.errors import UserError, listed, notice
 from qwenkit.files import read_bytes
 from qwenkit.gguf_file import is_gguf
@@ -12,10 +20,45 @@ from qwenkit.records import Row, read_object, write_json
 from qwenkit.tokenizer import chatml_template, ranks_text, read_config, read_template
 from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES, TOKENIZER
 
-from .styles import get_style
-from .tokenizer import ChatTokenizer, load_tokenizer
-
 EXTRA = "extra.tiktoken"
+_BESIDE = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.json")
+"""Files of a tokenizer that older programs read."""
+_FILES = {
+    "added_tokens_decoder", "auto_map", "chat_template", "merges_file", "name_or_path", "special_tokens_map_file",
+    "tokenizer_file", "use_fast", "vocab_file",
+}  # fmt: skip
+"""Settings about files or code that a newly written tokenizer does not have."""
+
+Style = Literal["own", "qwen1", "chatml", "qwen2", "qwen2.5", "qwen3", "qwq"]
+"""Styles that a model may be trained in: our own, and those of folders with their templates."""
+STYLE = (
+    "chat style to render in; own: that of the folder's template. Another one's template is published with the model"
+)
+
+
+def find_tokenizer(folder: Path) -> ChatTokenizer | None:
+    """Return the tokenizer of a folder or a GGUF file, or None where it has none."""
+    here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
+    return load_tokenizer(folder) if here or is_gguf(folder) else None
+
+
+def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
+    """Return the folder's tokenizer, rendering in its own style or in the one named."""
+    tok = load_tokenizer(folder)
+    if style in ("own", tok.style):
+        return tok
+    if not get_style(style).published:
+        raise UserError(
+            f"style = {style}, but the folder's chat template is another one", where=str(folder),
+            expected=f"a folder with the template of {style}: what is trained must be what is served",
+            hint='set style = "chatml", whose template is published with the model',
+        )  # fmt: skip
+    return ChatTokenizer(tok, style, chatml_template())
+
+
+def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
+    """Return the ids of a row's prompt, rendered with the tools that it offers."""
+    return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
 
 
 def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "json") -> None:
@@ -91,48 +134,3 @@ def is_own_file(path: Path, source: Path) -> bool:
     place, home = path.resolve(), source.resolve()
     cache = home.parents[1] if len(home.parents) > 1 and home.parent.name == "snapshots" else home
     return path.is_file() and (place.is_relative_to(home) or place.is_relative_to(cache))
-
-
-_BESIDE = ("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.json")
-"""Files of a tokenizer that older programs read."""
-
-
-_FILES = {
-    "added_tokens_decoder", "auto_map", "chat_template", "merges_file", "name_or_path", "special_tokens_map_file",
-    "tokenizer_file", "use_fast", "vocab_file",
-}  # fmt: skip
-"""Settings about files or code that a newly written tokenizer does not have."""
-
-
-def chat_tokenizer(folder: Path, style: str) -> ChatTokenizer:
-    """Return the folder's tokenizer, rendering in its own style or in the one named."""
-    tok = load_tokenizer(folder)
-    if style in ("own", tok.style):
-        return tok
-    if not get_style(style).published:
-        raise UserError(
-            f"style = {style}, but the folder's chat template is another one", where=str(folder),
-            expected=f"a folder with the template of {style}: what is trained must be what is served",
-            hint='set style = "chatml", whose template is published with the model',
-        )  # fmt: skip
-    return ChatTokenizer(tok, style, chatml_template())
-
-
-def prompt_ids(tok: ChatTokenizer, row: Row) -> list[int]:
-    """Return the ids of a row's prompt, rendered with the tools that it offers."""
-    return tok.render(row["messages"], tools=row.get("tools"), add_generation_prompt=True).ids
-
-
-Style = Literal["own", "qwen1", "chatml", "qwen2", "qwen2.5", "qwen3", "qwq"]
-"""Styles that a model may be trained in: our own, and those of folders with their templates."""
-
-
-STYLE = (
-    "chat style to render in; own: that of the folder's template. Another one's template is published with the model"
-)
-
-
-def find_tokenizer(folder: Path) -> ChatTokenizer | None:
-    """Return the tokenizer of a folder or a GGUF file, or None where it has none."""
-    here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
-    return load_tokenizer(folder) if here or is_gguf(folder) else None

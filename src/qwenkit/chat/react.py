@@ -24,11 +24,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..errors import UserError
-from .messages import Message, Tool, calls, text_of, to_json, trained
-from .parse import parse_text, read_arguments, read_react
-from .pieces import Piece, generation_prompt, turn, turn_end, turn_start
-from .styles import ChatStyle, ReAct
+from qwenkit.chat.messages import Message, Tool, calls, text_of, to_json, trained
+from qwenkit.chat.parse import parse_text, read_arguments, read_react
+from qwenkit.chat.pieces import Piece, generation_prompt, turn, turn_end, turn_start
+from qwenkit.chat.styles import ChatStyle, ReAct
+from qwenkit.errors import UserError
 
 
 def is_react(messages: Sequence[Message], tools: Sequence[Tool] | None, style: ChatStyle) -> bool:

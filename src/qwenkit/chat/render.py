@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from ..prompt import Media, Prompt
-from ..tokenizer import Part, Tokenizer
-from .loss_mask import check_mask, loss_weight
-from .media import media_ids
-from .messages import Message, Tool
-from .pieces import Piece, pieces, untrained
-from .react import is_react, react_pieces, without_tools
-from .styles import ChatStyle, get_style
+from qwenkit.chat.loss_mask import check_mask, loss_weight
+from qwenkit.chat.media import media_ids
+from qwenkit.chat.messages import Message, Tool
+from qwenkit.chat.pieces import Piece, pieces, untrained
+from qwenkit.chat.react import is_react, react_pieces, without_tools
+from qwenkit.chat.styles import ChatStyle, get_style
+from qwenkit.prompt import Media, Prompt
+from qwenkit.tokenizer import Part, Tokenizer
 
 
 class Span(NamedTuple):

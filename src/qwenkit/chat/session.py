@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from ..errors import UserError, visible
-from .messages import Message, TemplateKwargs
-from .truncation import SupportsRender, truncate_history
+from qwenkit.chat.messages import Message, TemplateKwargs
+from qwenkit.chat.truncation import SupportsRender, truncate_history
+from qwenkit.errors import UserError, visible
 
 Messages = list[dict[str, str]]
 Params = TypeVar("Params", contravariant=True)

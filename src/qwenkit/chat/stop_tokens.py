@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from ..tokenizer import ENDOFTEXT, IM_END, IM_START, Tokenizer
+from qwenkit.tokenizer import ENDOFTEXT, IM_END, IM_START, Tokenizer
 
 
 def stop_token_ids(tok: object) -> tuple[int, ...]:

@@ -23,8 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..errors import UserError, nearest
-from ..prompt import MediaKind
+from qwenkit.errors import UserError, nearest
+from qwenkit.prompt import MediaKind
 
 
 @dataclass(frozen=True)

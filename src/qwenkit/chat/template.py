@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from ..errors import UserError, nearest
-from ..templates import GENERATION_MARKS, environment, names_read, render, trust
-from ..tokenizer import Tokenizer
-from ..tokenizer.publish import chatml_template
-from .messages import Message, TemplateKwargs, Tool, for_template, normal
-from .probes import PROBES, Probe
+from qwenkit.chat.messages import Message, TemplateKwargs, Tool, for_template, normal
+from qwenkit.chat.probes import PROBES, Probe
+from qwenkit.errors import UserError, nearest
+from qwenkit.templates import GENERATION_MARKS, environment, names_read, render, trust
+from qwenkit.tokenizer import Tokenizer
+from qwenkit.tokenizer.publish import chatml_template
 
 Ids = Callable[[Probe, str], list[int]]
 THINKING = "enable_thinking"

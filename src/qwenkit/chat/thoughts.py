@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast
 
-from ..tokenizer import IM_START, Tokenizer
+from qwenkit.tokenizer import IM_START, Tokenizer
 
 OPEN, CLOSE = "<think>", "</think>"
 ThoughtState = Literal["before", "inside", "behind"]

@@ -22,10 +22,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ..errors import UserError
-from ..gguf_file import is_gguf
-from ..hub import resolve
-from ..tokenizer import (
+from qwenkit.chat import foreign_template_mask
+from qwenkit.chat import template as templates
+from qwenkit.chat.extend import extend_style, extend_template, sampled_text
+from qwenkit.chat.messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
+from qwenkit.chat.parse import ParsedMessage, parse_text
+from qwenkit.chat.probes import Probe
+from qwenkit.chat.render import Rendered, Span, encode_pieces, render_style
+from qwenkit.chat.styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
+from qwenkit.chat.traced import Traced
+from qwenkit.errors import UserError
+from qwenkit.gguf_file import is_gguf
+from qwenkit.hub import resolve
+from qwenkit.tokenizer import (
     ENDOFTEXT,
     IM_END,
     IM_START,
@@ -37,18 +46,8 @@ from ..tokenizer import (
     read_templates,
     save_tokenizer,
 )
-from ..tokenizer.core import UNKNOWN
-from ..tokenizer.gguf_vocabulary import read_vocabulary
-from ..tokenizer.settings import DEFAULT, TOOL_USE
-from . import foreign_template_mask
-from . import template as templates
-from .extend import extend_style, extend_template
-from .messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
-from .parse import ParsedMessage, parse_text
-from .probes import Probe
-from .render import Rendered, Span, encode_pieces, render_style
-from .styles import STYLES, TEMPLATE_STYLES, THINKING, ChatStyle, get_style
-from .traced import Traced
+from qwenkit.tokenizer.gguf_vocabulary import read_vocabulary
+from qwenkit.tokenizer.settings import DEFAULT, TOOL_USE
 
 
 class ChatTokenizer(Tokenizer):
@@ -206,7 +205,7 @@ class ChatTokenizer(Tokenizer):
         """Return the message that a model wrote, up to its first turn mark. No output of a model raises an error.
 
         The official code strips blanks, and drops the last token of an answer that was cut off; here both are kept."""
-        text = ids_or_text if isinstance(ids_or_text, str) else self._known_text(ids_or_text)
+        text = ids_or_text if isinstance(ids_or_text, str) else sampled_text(self, ids_or_text)
         for mark in dict.fromkeys((IM_END, IM_START, ENDOFTEXT, *self._ends)):
             text = text.split(mark, 1)[0]
         return parse_text(text, tools)
@@ -230,10 +229,6 @@ class ChatTokenizer(Tokenizer):
     def end_ids(self) -> list[int]:
         """Return the tokens by which the folder says that a text ends."""
         return [self.special[name] for name in self._ends]
-
-    def _known_text(self, ids: Iterable[int]) -> str:
-        """Return the text of ids, with padding rows as U+FFFD: an untrained model may choose one."""
-        return self.decode_bytes(ids, unknown=UNKNOWN).decode("utf-8", "replace")
 
     def save(self, folder: str | Path, eos_token: str | None = None, form: str = "json") -> None:
         """Write the tokenizer with its templates, style and names as a Hugging Face folder; with `form` "tiktoken", as

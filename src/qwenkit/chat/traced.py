@@ -17,11 +17,11 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, cast
 
-from ..errors import UserError
-from ..tokenizer import Tokenizer
-from .messages import Message, for_template
-from .pieces import Piece
-from .template import GENERATION_MARKS, render_text
+from qwenkit.chat.messages import Message, for_template
+from qwenkit.chat.pieces import Piece
+from qwenkit.chat.template import GENERATION_MARKS, render_text
+from qwenkit.errors import UserError
+from qwenkit.tokenizer import Tokenizer
 
 _MOST = 32
 """The most names that are traced one by one; a conversation with more that cannot be traced together is refused."""

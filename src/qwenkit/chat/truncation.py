@@ -15,11 +15,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, get_args
 
-from ..prompt import MediaKind
-from .messages import RENAMED, Message, TemplateKwargs, Tool, check
+from qwenkit.chat.messages import RENAMED, Message, TemplateKwargs, Tool, check
+from qwenkit.prompt import MediaKind
 
 if TYPE_CHECKING:
-    from .render import Rendered
+    from qwenkit.chat.render import Rendered
 
 
 class SupportsRender(Protocol):

@@ -101,8 +101,8 @@ def _metavar(config: Any, key: str) -> str:
 
 
 def _value(config: Any, key: str, given: Any) -> Any:
-    from qwenkit.config import parse_value
     from qwenkit.errors import within
+    from qwenkit.toml_file import parse_value
 
     if config.takes_many(key):
         return [path for item in given for path in item.split(",")]

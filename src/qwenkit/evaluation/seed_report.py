@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from qwenkit.artifacts import MANIFEST, Manifest, read_manifest
-from qwenkit.config import differences
 from qwenkit.errors import UserError
 from qwenkit.evaluation.tasks import Item, paired_scores
 from qwenkit.records import read_jsonl
 from qwenkit.schema import current_names
 from qwenkit.statistics import across_seeds, pooled_mean
+from qwenkit.toml_file import differences
 
 Run = dict[str, Manifest]
 COMPARED = ("a", "b", "set", "component")

@@ -18,7 +18,7 @@ that nobody uses any more keeps what it holds until its place is needed; the lea
 sequence the last ones. New weights empty all of it (`forget_all`).
 
 A block whose numbers nobody has found to be finite is suspect: when it is given out again it is in `dirty` until
-whoever owns the tensors has wiped it, since a hidden slot has the weight 0, and 0 times NaN is NaN.
+whoever owns the tensors has cleared it, since a hidden slot has the weight 0, and 0 times NaN is NaN.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class BlockPool:
         self._next_entry = 0
         self._suspect: set[int] = set()
         self.dirty: list[int] = []
-        """Blocks that were given out and must be wiped before they are written."""
+        """Blocks that were given out and must be cleared before they are written."""
 
     @property
     def num_free(self) -> int:

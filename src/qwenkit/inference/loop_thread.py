@@ -10,7 +10,8 @@
 Only this thread calls the engine, but for `prepare`. Others reach it through the inbox, a queue of functions that it
 runs between two steps. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
 of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock. A call that needs an idle engine and all
-that comes after it wait in `turns.py`; requests and calls that wait are bounded, each by `max_waiting`.
+that comes after it wait in `turns.py`; requests and calls (`loop_calls.py`) that wait are bounded, each by
+`max_waiting`.
 
 The thread is a daemon that is stopped when the interpreter ends. After a fork the child has no such thread, and every
 use of the loop there is refused.
@@ -25,7 +26,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -35,6 +36,7 @@ import torch
 
 from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference.delta_queue import DeltaQueue
+from qwenkit.inference.loop_calls import Calls
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
 from qwenkit.inference.outputs import Delta
@@ -79,7 +81,7 @@ class LoopThread:
         self._none_left = threading.Condition(self._lock)
         self._pending: dict[int, _Pending] = {}
         self._waiting: set[int] = set()
-        self._calls: set[Future[Any]] = set()
+        self._calls = Calls(max_waiting)
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._by_handle: dict[int, _Pending] = {}
         self._turns = Turns()
@@ -138,13 +140,10 @@ class LoopThread:
         """Have a function run between two steps; with `when_idle` when all earlier requests have ended, and before any
         later one. Raises `EngineBusy` where `max_waiting` calls have not run yet."""
         self.refuse_waiting()
-        future: Future[T] = Future()
         with self._lock:
             if self.ended or self.stopping:
                 raise self._refusal() or EngineStopped("the engine's loop was stopped")
-            if len(self._calls) >= self.max_waiting:
-                raise EngineBusy(f"{self.max_waiting} calls wait already", hint="ask again later")
-            self._calls.add(future)
+            future: Future[T] = self._calls.open()
         self._inbox.put(partial(self._take_call, future, function, when_idle))
         future.add_done_callback(self._given_up)
         return future
@@ -347,48 +346,28 @@ class LoopThread:
         self._rate.add(now, sum(len(delta.ids) for delta in deltas))
 
     def _take_call(self, future: Future[T], function: Callable[[], T], when_idle: bool) -> None:
-        run = partial(self._answer, future, function)
+        run = partial(self._calls.run, future, function)
         if when_idle and not future.cancelled():
             self._turns.hold(future, run, when_idle=True)
         else:
             run()
 
-    def _answer(self, future: Future[T], function: Callable[[], T]) -> None:
-        """Run a call for whoever waits for it."""
-        _answer(future, function)
-        self._forget_call(future)
-
     def _forget_call(self, future: Future[Any]) -> None:
         self._turns.drop(future)
-        self._calls.discard(future)
+        self._calls.forget(future)
 
     def _end_all(self, error: QwenkitError) -> None:
         """End all requests and calls with an error; none is taken any more."""
         with self._lock:
             self.stopping = self.ended = True
-            pending, calls = list(self._pending.values()), list(self._calls)
+            pending = list(self._pending.values())
             self._counts.failed += len(pending)
             self._pending.clear()
             self._waiting.clear()
             self._none_left.notify_all()
         for request in pending:
             request.queue.close(error)
-        for future in calls:
-            with contextlib.suppress(InvalidStateError):
-                future.set_exception(error)
-
-
-def _answer(future: Future[T], function: Callable[[], T]) -> None:
-    """Run a function for whoever waits for it; what it raises is theirs."""
-    if not future.set_running_or_notify_cancel():
-        return
-    with contextlib.suppress(InvalidStateError):  # the wait was ended meanwhile
-        try:
-            result = function()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+        self._calls.end_all(error)
 
 
 @atexit.register

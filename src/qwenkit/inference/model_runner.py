@@ -27,7 +27,7 @@ from qwenkit.inference.eager_forward import EagerForward, ForwardPass, StepToken
 from qwenkit.inference.forward_pass import make_forward
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.sampler import Sampler
-from qwenkit.inference.scheduler import Batch, Piece
+from qwenkit.inference.scheduler import Batch, PromptPiece
 from qwenkit.inference.scoring import record_logprobs, scored_tokens
 from qwenkit.inference.sequence import Sequence
 from qwenkit.inference.speculation import Drafts
@@ -37,7 +37,7 @@ from qwenkit.model.prepacked import prepack
 from qwenkit.prompt import Prompt
 
 
-class Row(NamedTuple):
+class DecodeRow(NamedTuple):
     """A token that a forward pass reads of an answer: its own, or a guess."""
 
     sequence: Sequence
@@ -130,7 +130,7 @@ class ModelRunner:
         for sequence in batch.decode:
             sequence.num_computed += computed.get(sequence, 1)
 
-    def _states(self, batch: Batch, rows: list[Row], wanted: list[int]) -> Tensor:
+    def _states(self, batch: Batch, rows: list[DecodeRow], wanted: list[int]) -> Tensor:
         """Return the states after the final norm, [W, D], of some tokens among the answers' rows and the pieces."""
         ids = [row.id for row in rows]
         ids += [id for sequence, start, stop in batch.prefill for id in sequence.tokens(start, stop)]
@@ -159,7 +159,7 @@ class ModelRunner:
         ids_1T = torch.tensor([prompt.ids], device=self.cache.device)
         return self.compute_model.embed(ids_1T, [prompt])[0]
 
-    def _embed(self, ids: list[int], pieces: list[Piece], at: int) -> Tensor | None:
+    def _embed(self, ids: list[int], pieces: list[PromptPiece], at: int) -> Tensor | None:
         """Return the vectors [N, D] of the tokens of a step, whose pieces of prompts begin at token `at`, where there
         are media among them; None where ids are all there is."""
         if not any(piece[0].prompt.images for piece in pieces):
@@ -174,7 +174,7 @@ class ModelRunner:
 
     # ---- what comes of it -------------------------------------------------------------------------------------------
 
-    def _ends(self, pieces: list[Piece], rows: list[Row]) -> tuple[list[Row], list[int]]:
+    def _ends(self, pieces: list[PromptPiece], rows: list[DecodeRow]) -> tuple[list[DecodeRow], list[int]]:
         """Return whose next token is to be drawn, and behind which tokens of the step: behind the end of a prompt, and
         behind the rows of an answer's newest token and its guesses."""
         ended = [row for row in rows if row.position >= row.sequence.length - 1]
@@ -183,11 +183,11 @@ class ModelRunner:
         for sequence, start, stop in pieces:
             at += stop - start
             if stop == sequence.length and sequence.status != "finished":
-                ended.append(Row(sequence, stop - 1, sequence.tokens(stop - 1, stop)[0]))
+                ended.append(DecodeRow(sequence, stop - 1, sequence.tokens(stop - 1, stop)[0]))
                 ends.append(at - 1)
         return ended, ends
 
-    def _append_tokens(self, ended: list[Row], h_ND: Tensor) -> dict[Sequence, int]:
+    def _append_tokens(self, ended: list[DecodeRow], h_ND: Tensor) -> dict[Sequence, int]:
         """Draw the next token behind each of these states, of a sequence with guesses as long as they were right.
         Return how many rows of each sequence stand."""
         if not ended:
@@ -196,7 +196,7 @@ class ModelRunner:
         valid: dict[Sequence, int] = {}
         rounds = list(enumerate(ended))
         while rounds:
-            drawn: dict[Sequence, tuple[int, Row]] = {}
+            drawn: dict[Sequence, tuple[int, DecodeRow]] = {}
             for i, row in rounds:
                 if row.sequence not in drawn and row.position == row.sequence.length - 1 and row.stands:
                     drawn[row.sequence] = (i, row)
@@ -214,12 +214,12 @@ def _segment(sequence: Sequence, start: int, stop: int) -> Segment:
     return Segment(sequence.table.blocks, start, stop, len(sequence.prompt.ids))
 
 
-def _answer_rows(sequences: list[Sequence], drafts: Drafts) -> list[Row]:
+def _answer_rows(sequences: list[Sequence], drafts: Drafts) -> list[DecodeRow]:
     """Return what is read of each answer: its next token, and what is guessed to follow it."""
     rows = []
     for sequence in sequences:
         ids = [*sequence.tokens(sequence.num_computed, sequence.num_computed + 1), *drafts.get(sequence, ())]
-        rows += [Row(sequence, sequence.num_computed + i, id) for i, id in enumerate(ids)]
+        rows += [DecodeRow(sequence, sequence.num_computed + i, id) for i, id in enumerate(ids)]
     return rows
 
 

@@ -15,7 +15,10 @@ from qwenkit.errors import UserError
 
 
 class OneThread:
-    """Which thread is inside, if one is. The same thread may enter again."""
+    """Which thread is inside, if one is.
+
+    The same thread may enter again: after an interrupt it may not have left. So nobody counts how often, and the first
+    exit is out; nothing enters twice on purpose."""
 
     def __init__(self) -> None:
         """Start with nobody inside."""

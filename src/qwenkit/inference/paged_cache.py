@@ -82,7 +82,7 @@ class PagedCache:
         return PagedPass(self, list(answers), list(pieces))
 
     @torch.inference_mode()
-    def wipe(self, blocks: Seq[int]) -> None:
+    def clear_blocks(self, blocks: Seq[int]) -> None:
         """Set blocks to zero: attention gives hidden slots the weight 0, but 0 times NaN is NaN."""
         if blocks:
             slots_N = _slots(torch.tensor(blocks, device=self.device)).flatten()

@@ -75,6 +75,12 @@ class RequestFactory:
         self.defaults, self.max_window = settings.defaults, settings.max_window
         self.eos_ids, self.eos_id = frozenset(settings.eos_ids), next(iter(settings.eos_ids), None)
 
+    @property
+    def max_length(self) -> int:
+        """Return how many tokens a prompt and its answer may have together: the model's positions, or the cache."""
+        positions = self.model.config.max_length
+        return positions if self.kv_tokens is None else min(positions, self.kv_tokens)
+
     def text_tokenizer(self, what: str) -> TextTokenizer:
         """Return the tokenizer; raises a `UserError` where there is none."""
         if self.tok is None:
@@ -193,13 +199,16 @@ class RequestFactory:
         prompt: PromptLike | Conversation,
         params: SamplingParams | None,
         rng_id: int | None,
+        *,
         sample: int,
         first_draw: int,
+        priority: int,
+        cache_salt: str | None,
         label: str,
-        priority: int = 0,
-        cache_salt: str | None = None,
     ) -> Request:
-        """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation."""
+        """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation.
+
+        `EngineCore.prepare` says what the arguments mean."""
         number: int = -1 if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
         start: tuple[int, int] = RNG_ID.parse(sample, "sample"), RNG_ID.parse(first_draw, "first_draw")
         rendered = self.render(prompt, label) if isinstance(prompt, Conversation) else prompt
@@ -241,12 +250,11 @@ class RequestFactory:
     def remaining_positions(self, length: int, label: str, needed: int) -> int:
         """Return how many positions are left after so many tokens; raises a `UserError` where fewer than `needed`
         are."""
-        positions = self.model.config.max_length
-        max_length = positions if self.kv_tokens is None else min(positions, self.kv_tokens)
-        left = max_length - length
+        left = self.max_length - length
         if left < needed:
-            raise UserError(f"{length} tokens", where=label, expected=f"at most {max_length - needed} tokens",
-                            hint="shorten it, or use a model with more positions" if max_length == positions
+            raise UserError(f"{length} tokens", where=label, expected=f"at most {self.max_length - needed} tokens",
+                            hint="shorten it, or use a model with more positions"
+                            if self.max_length == self.model.config.max_length
                             else "shorten it, or give the cache more kv_tokens")  # fmt: skip
         return left
 
@@ -273,7 +281,7 @@ class RequestFactory:
         count = params.truncate_prompt_tokens
         if count == -1:
             answer = params.max_tokens or 0
-            count = max(1, self.model.config.max_length - (answer if answer < self.model.config.max_length else 1))
+            count = max(1, self.max_length - (answer if answer < self.max_length else 1))
         cut = len(prompt.ids) - (len(prompt.ids) if count is None else count)
         if cut <= 0:
             return prompt

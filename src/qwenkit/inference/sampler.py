@@ -72,7 +72,7 @@ class Sampler:
             logits_BV, scores_BV = logits_BV[running], scores_BV[running]
         if not sequences:
             return
-        ids_B = _choose(sequences, scores_BV)
+        ids_B, _ = _choose(sequences, scores_BV)
         logprobs, tops = self._logprobs(sequences, logits_BV, ids_B)
         for sequence, id, logprob, top in zip(sequences, ids_B.tolist(), logprobs, tops):
             sequence.append(id, logprob, top)
@@ -80,7 +80,7 @@ class Sampler:
     def _append_at_once(self, sequences: list[Sequence], logits_BV: Tensor) -> list[int]:
         """Append the next tokens where all that the host reads of a step comes in one piece; return the rows that need
         another look. Nobody's logits are changed."""
-        ids_B, sure_B = _choose_at_once(sequences, logits_BV[:, : self.vocabulary])
+        ids_B, sure_B = _choose(sequences, logits_BV[:, : self.vocabulary], at_once=True)
         columns = [ids_B, sure_B, logits_BV.sum(-1).isfinite()]
         count = min(self.vocabulary, max(sequence.num_top_logprobs for sequence in sequences))
         if any(sequence.params.logprobs for sequence in sequences):
@@ -224,50 +224,38 @@ def _ids(ids: tuple[int, ...] | list[int], like: Tensor) -> Tensor:
     return torch.tensor(ids, dtype=torch.long, device=like.device)
 
 
-def _choose(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
-    """Return the next token [B] of each row: the likeliest where the temperature is 0, a sample elsewhere."""
+def _choose(sequences: list[Sequence], scores_BV: Tensor, at_once: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the next token [B] of each row, the likeliest where the temperature is 0, a sample elsewhere; and true [B]
+    where it is certain, which it is everywhere but with `at_once`: then the host reads nothing."""
     sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
     if len(sampled) == len(sequences):
-        return _sample(sequences, scores_BV)
+        return _sample(sequences, scores_BV, at_once)
     ids_B = _argmax(scores_BV)
-    if sampled:
-        (sampled_R,) = to_device([sampled], scores_BV.device)
-        ids_B[sampled_R] = _sample([sequences[row] for row in sampled], scores_BV[sampled_R])
-    return ids_B
-
-
-def _choose_at_once(sequences: list[Sequence], scores_BV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `_choose` does without a read by the host, and true [B] where it is certain."""
-    sampled = [row for row, s in enumerate(sequences) if s.params.temperature]
-    if len(sampled) == len(sequences):
-        return _sample_at_once(sequences, scores_BV)
-    ids_B = scores_BV.argmax(-1)
     sure_B = torch.ones_like(ids_B, dtype=torch.bool)
     if sampled:
         (sampled_R,) = to_device([sampled], scores_BV.device)
-        drawn = _sample_at_once([sequences[row] for row in sampled], scores_BV[sampled_R])
+        drawn = _sample([sequences[row] for row in sampled], scores_BV[sampled_R], at_once)
         ids_B[sampled_R], sure_B[sampled_R] = drawn
     return ids_B, sure_B
 
 
 def _argmax(scores_BV: Tensor) -> Tensor:
-    """Return the highest score's token [B], the first of equals. On a CPU numpy is twenty times faster than torch."""
+    """Return the highest score's token [B]; on a CPU the first of equals, by numpy: twenty times faster than torch."""
     if scores_BV.device.type != "cpu":
         return scores_BV.argmax(-1)
     return torch.from_numpy(scores_BV.numpy().argmax(-1))
 
 
-def _sample(sequences: list[Sequence], scores_BV: Tensor) -> Tensor:
-    """Sample from each row's distribution: a function of (seed, rng_id, sample, position)."""
-    temperature_B, truncation, uniform_B = _settings(sequences, _limits(sequences), scores_BV.device)
-    return draw(scores_BV / temperature_B[:, None], truncation, uniform_B)
-
-
-def _sample_at_once(sequences: list[Sequence], scores_BV: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `_sample` does without a read by the host, and true [B] where it is certain."""
+def _sample(sequences: list[Sequence], scores_BV: Tensor, at_once: bool) -> tuple[Tensor, Tensor]:
+    """Sample from each row's distribution, a function of (seed, rng_id, sample, position); return tokens [B], and true
+    [B] where they are certain, as in `_choose`."""
     limits = _limits(sequences)
     temperature_B, truncation, uniform_B = _settings(sequences, limits, scores_BV.device)
-    return draw_at_once(scores_BV / temperature_B[:, None], truncation, uniform_B, limits)
+    scores_BV = scores_BV / temperature_B[:, None]
+    if at_once:
+        return draw_at_once(scores_BV, truncation, uniform_B, limits)
+    ids_B = draw(scores_BV, truncation, uniform_B)
+    return ids_B, torch.ones_like(ids_B, dtype=torch.bool)
 
 
 def _limits(sequences: list[Sequence]) -> list[Limits]:

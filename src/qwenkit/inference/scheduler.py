@@ -29,14 +29,14 @@ from qwenkit.inference.sequence import Sequence
 
 _PART = 64  # of the queue, looked at in a step
 
-Piece = tuple[Sequence, int, int]
+PromptPiece = tuple[Sequence, int, int]
 """The tokens start to stop (half-open) of a sequence's prompt and answer."""
 
 
 class Batch(NamedTuple):
     """What one step computes."""
 
-    prefill: list[Piece]
+    prefill: list[PromptPiece]
     """Pieces of prompts to read. One that reaches the sequence's end gives its next token."""
     decode: list[Sequence]
     """Sequences of which the next token alone is to be read."""
@@ -56,8 +56,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_asked = self.num_cached = self.num_preempted = 0
-        self._swept = 0
-        """Where in the queue `_sweep` goes on."""
+        self._next_part = 0
+        """Where in the queue `_prune_queue` goes on."""
         self._turns: dict[Sequence, int] = {}
         """Which answers were to grow in a step that had no room for all of them, and what was computed of each."""
 
@@ -69,20 +69,20 @@ class Scheduler:
     def add(self, sequences: Iterable[Sequence]) -> None:
         """Put sequences into the queue: behind all of their priority."""
         for sequence in sequences:
-            if self.waiting and _turn(sequence) < _turn(self.waiting[-1]):
-                insort(self.waiting, sequence, key=_turn)
+            if self.waiting and _queue_key(sequence) < _queue_key(self.waiting[-1]):
+                insort(self.waiting, sequence, key=_queue_key)
             else:
                 self.waiting.append(sequence)
 
     def schedule(self, budget: int) -> Batch:
         """Return what the next step computes. Asked again before it was computed, it says the same."""
-        self._enter_again()
-        self._sweep()
+        self._mark_running()
+        self._prune_queue()
         self._rotate()
         decode = self._answers(budget)
         pieces, left = self._pieces(budget - len(decode))
         if left > 0:
-            self._admit(left, pieces, decode)
+            self._schedule_waiting(left, pieces, decode)
         return Batch(pieces, decode)
 
     def computed(self, batch: Batch) -> None:
@@ -114,7 +114,7 @@ class Scheduler:
         for sequence in lost:
             sequence.started = False
             if sequence not in self.waiting:
-                insort(self.waiting, sequence, key=_turn)
+                insort(self.waiting, sequence, key=_queue_key)
         self.running = [sequence for sequence in self.running if sequence not in lost]
         running = set(self.running)
         self.waiting = [sequence for sequence in self.waiting if sequence not in running]
@@ -146,9 +146,9 @@ class Scheduler:
         if len(ready) > budget:
             ready = ready[:budget]
             self._turns = {sequence: sequence.num_computed for sequence in ready}
-        for sequence in sorted(ready, key=_turn):
+        for sequence in sorted(ready, key=_queue_key):
             while sequence.started and not self.pool.reserve(sequence.table, sequence.num_computed + 1):
-                self._preempt(max(self.running, key=_turn))
+                self._preempt(max(self.running, key=_queue_key))
         return [sequence for sequence in ready if sequence.started]
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -156,7 +156,7 @@ class Scheduler:
         self.num_preempted += 1
         self.pool.release(sequence.table, suspect=True)
         sequence.num_computed, sequence.started = 0, False
-        insort(self.waiting, sequence, key=_turn)
+        insort(self.waiting, sequence, key=_queue_key)
         self.running = [other for other in self.running if other is not sequence]
 
     def _rotate(self) -> None:
@@ -169,25 +169,25 @@ class Scheduler:
 
     # ---- prompts ----------------------------------------------------------------------------------------------------
 
-    def _pieces(self, budget: int) -> tuple[list[Piece], int]:
+    def _pieces(self, budget: int) -> tuple[list[PromptPiece], int]:
         """Return the next pieces of the prompts that run, and what is left of the budget."""
-        pieces: list[Piece] = []
+        pieces: list[PromptPiece] = []
         for sequence in self.running:
             if budget > 0 and self.is_prefill(sequence):
                 pieces.append(self._piece(sequence, budget))
                 budget -= pieces[-1][2] - pieces[-1][1]
         return pieces, budget
 
-    def _piece(self, sequence: Sequence, budget: int) -> Piece:
+    def _piece(self, sequence: Sequence, budget: int) -> PromptPiece:
         start, end = sequence.num_computed, self._piece_end(sequence)
         return sequence, start, end if self.whole_prompts else min(end, start + budget)
 
-    def _enter_again(self) -> None:
+    def _mark_running(self) -> None:
         """Note what runs already, where an earlier call was interrupted."""
         for sequence in self.running:
             sequence.started = True
 
-    def _sweep(self) -> None:
+    def _prune_queue(self) -> None:
         """Drop from the next part of the queue what was aborted, or runs already.
 
         Parts take turns, so that everything leaves soon, wherever it stands; the next one follows at once where half of
@@ -195,16 +195,16 @@ class Scheduler:
         part: list[Sequence] = []
         kept: list[Sequence] = []
         while 2 * len(kept) <= len(part):
-            start = self._swept if self._swept < len(self.waiting) else 0
+            start = self._next_part if self._next_part < len(self.waiting) else 0
             part = self.waiting[start : start + _PART]
             if not part:
                 return
             kept = [sequence for sequence in part if not sequence.started and sequence.finish_reason is None]
             if len(kept) < len(part):
                 self.waiting[start : start + _PART] = kept
-            self._swept = start + len(kept)
+            self._next_part = start + len(kept)
 
-    def _admit(self, budget: int, pieces: list[Piece], decode: list[Sequence]) -> None:
+    def _schedule_waiting(self, budget: int, pieces: list[PromptPiece], decode: list[Sequence]) -> None:
         """Let sequences enter while there are places, blocks and tokens; add their first pieces, or next tokens."""
         being_computed = {self._next_key(piece[0]) for piece in pieces}
         index = 0  # of the queue; what stands before it waits for others, and is at most a batch
@@ -263,6 +263,6 @@ class Scheduler:
         return sequence.tokens(0, sequence.length)
 
 
-def _turn(sequence: Sequence) -> tuple[int, int, int]:
+def _queue_key(sequence: Sequence) -> tuple[int, int, int]:
     """Return what decides who comes first: the priority, then the request, then the sample."""
     return sequence.request.priority, sequence.request.handle, sequence.sample

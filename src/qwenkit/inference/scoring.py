@@ -26,7 +26,7 @@ from qwenkit.inference.outputs import TopLogprobs
 from qwenkit.inference.sampler import top_pairs
 from qwenkit.inference.sampling import not_finite
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.scheduler import Piece
+from qwenkit.inference.scheduler import PromptPiece
 from qwenkit.inference.sequence import Request, Sequence
 from qwenkit.model.logprobs import HeadModel, token_logprobs
 from qwenkit.prompt import Prompt
@@ -84,7 +84,7 @@ class Scored(NamedTuple):
         request.record_logprobs(self.start, logprobs, [pairs[: request.num_prompt_top_logprobs] for pairs in tops])
 
 
-def scored_tokens(pieces: Seq[Piece], at: int) -> list[Scored]:
+def scored_tokens(pieces: Seq[PromptPiece], at: int) -> list[Scored]:
     """Return what is to be found out of pieces of prompts that begin at token `at` of a step."""
     parts = []
     for sequence, start, stop in pieces:

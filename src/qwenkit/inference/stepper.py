@@ -85,8 +85,8 @@ class Stepper:
     def _compute(self, batch: Batch) -> None:
         start, pool = time.perf_counter(), self.scheduler.pool
         guessing = self.speculation is not None and not batch.prefill and self._gain.wanted()
-        drafts = self._drafts(batch) if guessing else {}  # which may take blocks that must be wiped
-        self.runner.cache.wipe(pool.dirty)
+        drafts = self._drafts(batch) if guessing else {}  # which may take blocks that must be cleared
+        self.runner.cache.clear_blocks(pool.dirty)
         pool.dirty = []
         written = sum(len(sequence.ids) for sequence in batch.decode)
         self.runner.step(batch, drafts)

@@ -35,7 +35,7 @@ def check_stop(sequence: Sequence) -> FinishReason | None:
 def ends_with_stop_words(sequence: Sequence) -> bool:
     """Return whether prompt and answer together end with one of `stop_words_ids`.
 
-    The released Qwen's rule: the end-of-text token is then what follows (`sampling.force_eos`). Only where there is
+    The released Qwen's rule: the end-of-text token is then what follows (`sampler._change`). Only where there is
     none, or it is ignored, does the answer end here."""
     stops = sequence.params.stop_words_ids or ()
     return not sequence.is_before_min_tokens and any(sequence.last_ids(len(stop)) == stop for stop in stops)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from qwenkit import artifacts, hub
 from qwenkit.artifacts import MANIFEST, Manifest
-from qwenkit.config import toml_value
 from qwenkit.errors import UserError, nearest
 from qwenkit.json_values import mapping
 from qwenkit.lineage.recipe import Node, Recipe
@@ -21,6 +20,7 @@ from qwenkit.records import read_object
 from qwenkit.schema import current_names, frozen_inputs
 from qwenkit.stages import load_stage, views
 from qwenkit.stages.base import Input
+from qwenkit.toml_file import toml_value
 
 
 @dataclass(frozen=True)

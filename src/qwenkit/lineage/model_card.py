@@ -19,13 +19,13 @@ from typing import Any
 
 from qwenkit import artifacts
 from qwenkit.artifacts import CARD, MANIFEST, Manifest
-from qwenkit.config import toml_value
 from qwenkit.errors import UserError
 from qwenkit.hub import parse
 from qwenkit.json_values import mapping, number, sequence
 from qwenkit.records import read_object, write_bytes
 from qwenkit.schema import current_names
 from qwenkit.stages import KINDS, load_stage
+from qwenkit.toml_file import toml_value
 
 MARK = "<!-- written by qwenkit -->"
 UNSTATED = "No licence is stated for this model."

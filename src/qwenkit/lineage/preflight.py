@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from qwenkit import artifacts, platform
-from qwenkit.config import differences
 from qwenkit.errors import UserError, within
 from qwenkit.json_values import mapping
 from qwenkit.lineage import graph
@@ -16,6 +15,7 @@ from qwenkit.lineage.recipe import Recipe
 from qwenkit.lineage.status import refuse_no_run
 from qwenkit.records import TEMPORARY, Row, read_json, read_object
 from qwenkit.stages import load_stage
+from qwenkit.toml_file import differences
 
 SCHEMA = 1
 """The schema of a run's run.json."""

@@ -15,13 +15,14 @@ from typing import Any, cast
 
 from qwenkit import platform
 from qwenkit.artifacts import LONGEST_NAME, MANIFEST, is_node_name
-from qwenkit.config import Lines, StageConfig, load_toml, parse_toml, place_of, toml_value, validate
+from qwenkit.config import StageConfig, validate
 from qwenkit.errors import UserError, nearest, within
 from qwenkit.hub import meant
 from qwenkit.lineage.recipe_keys import apply_change, current_keys, name_edges, parse_change, upgrade_tables
 from qwenkit.records import Row, read_object
 from qwenkit.schema import SCHEMA, frozen_names
 from qwenkit.stages import KINDS, load_stage, produces
+from qwenkit.toml_file import Lines, load_toml, parse_toml, place_of, toml_value
 
 RUN_KEYS = {"schema": int, "seed": int, "device": str, "threads": int, "out": str, "title": str, "about": str,
             "accept_unknown": list, "deterministic": bool}  # fmt: skip

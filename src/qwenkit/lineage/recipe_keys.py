@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from qwenkit.config import Lines, parse_value, place_of
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.json_values import mapping
 from qwenkit.schema import SCHEMA, meant_key, old_keys
+from qwenkit.toml_file import Lines, parse_value, place_of
 
 
 def apply_change(data: dict[str, Any], change: str, lines: Lines, typed: dict[tuple[str, ...], str]) -> None:

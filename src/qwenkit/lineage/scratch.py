@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwenkit.artifacts import RUN
-from qwenkit.config import differences
 from qwenkit.errors import UserError
 from qwenkit.json_values import mapping, sequence
 from qwenkit.records import read_json, read_object, write_json
+from qwenkit.toml_file import differences
 
 WORK, ATTEMPTS, VERSIONS, OVERTOOK = ".work", "attempts.json", "versions.json", "overtook"
 

@@ -18,10 +18,12 @@
 | `resize_token_embeddings.py`                | a longer vocabulary                                                   |
 | `gptq.py`, `quantized_linear.py`            | quantization to 4 or 8 bits, and the layers that compute with it      |
 | `gptq_checkpoint.py`, `gguf_export.py`      | quantized folders, GGUF files                                         |
-| `gguf_import.py`, `_config.py`, `_blocks.py`| models from GGUF files                                                |
+| `gguf_import.py`                            | models from GGUF files,                                               |
+| `gguf_config.py`, `gguf_blocks.py`          | their shape, and their blocks as floats or as quantized layers        |
 | `publish.py`                                | the folder of a trained model, with its tokenizer and licence         |
 | `export.py`                                 | a model in another form: Hugging Face, the first Qwen's, GGUF         |
 | `prepacked.py`                              | weights in the layout of oneDNN's bf16 products                       |
+| `mapped.py`, `own_pages.py`                 | memory that is given back: of mapped files, of what was freed         |
 
 Names load on first use: a recipe checks the shape of a model without torch.
 """

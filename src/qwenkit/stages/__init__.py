@@ -18,7 +18,7 @@ place where packages meet. A kind is a file of this package that says what it is
 | `card_number`, `CURVES`, `claims`, `SEED_METRICS` | what the report card says of it (`stages.results`)            |
 | `CARD_PARTS`     | its tables on the report card (`stages.card`)                                                  |
 | `INDEX`          | the file of its artifact that says which documents each step saw (`qwenkit trace`)            |
-| `row_check(noun)` | what the rows of its inputs must have, looked at before a run                                 |
+| `ROW_CHECKS`     | what rows of `prompts` or `pairs` must have, looked at before a run                            |
 
 The first three and `VIEW` and `CHAT_MODEL` are read from the text of the file, so that a help page loads no stage; they
 stand on one line, as literals. Modules are loaded when their kind is used, and then without torch.
@@ -93,7 +93,7 @@ KINDS = Kinds()
 
 
 def _read_kind(module: str) -> Kind | None:
-    """The kind that a module of this package is; None where it says no summary."""
+    """Return the kind that a module of this package is; None where it says no summary."""
     spec = importlib.util.find_spec(f"{__name__}.{module}")
     source: str = spec.loader.get_source(spec.name) if spec and spec.loader else ""  # type: ignore[attr-defined]
     literals: dict[str, Any] = {name.lower(): ast.literal_eval(value) for name, value in _LITERAL.findall(source or "")}
@@ -101,7 +101,7 @@ def _read_kind(module: str) -> Kind | None:
 
 
 def is_view(kind: str) -> bool:
-    """Whether artifacts of a kind only show others, and are not a part of what a run is."""
+    """Return whether artifacts of a kind only show others, and are not a part of what a run is."""
     return kind in views()
 
 
@@ -111,12 +111,12 @@ def views() -> frozenset[str]:
 
 
 def is_chat_model(kind: str) -> bool:
-    """Whether one may talk to what a kind makes."""
+    """Return whether one may talk to what a kind makes."""
     return kind in KINDS and KINDS.all()[kind].chat_model
 
 
 def produces(kind: str | None) -> tuple[str, ...]:
-    """What the artifact of a kind may be read as; nothing is known of a kind that is none of ours."""
+    """Return what the artifact of a kind may be read as; nothing is known of a kind that is none of ours."""
     return getattr(load_stage(kind), "PRODUCES", ()) if kind is not None and kind in KINDS else ()
 
 
@@ -126,7 +126,7 @@ def seed_metrics(kind: str) -> tuple[str, ...]:
 
 
 def load_stage(kind: str, where: str | None = None) -> ModuleType:
-    """The module of a kind; an unknown kind is a `UserError` with the nearest name."""
+    """Return the module of a kind; raises a `UserError` with the nearest name for an unknown one."""
     if kind not in KINDS:
         raise UserError(
             f"unknown kind `{kind}`", where=where, expected="one of " + ", ".join(KINDS), nearest=nearest(kind, KINDS)

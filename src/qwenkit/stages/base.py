@@ -24,6 +24,12 @@ Progress = Callable[..., None]
 TRAINED = "float32"
 """What a model that is trained is loaded in: see `qwenkit.model.publish`."""
 
+CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
+PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
+PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
+RUNNER = "where chunks are worked on: here, or on the cluster of Ray"
+"""What several stages say of the same key."""
+
 
 @dataclass(frozen=True)
 class Input:
@@ -38,12 +44,12 @@ class Input:
 
     @property
     def called(self) -> str:
-        """The name that results use: of the node, of the model, or of the file or folder."""
+        """Return the name that results use: of the node, of the model, or of the file or folder."""
         return self.node or (self.hub or str(self.path)).rsplit("/", 1)[-1]
 
     @property
     def title(self) -> str:
-        """The input as a recipe names it, `corpus`; in a list with what it is, `extra (notes.txt)`."""
+        """Return the input as a recipe names it, `corpus`; in a list with what it is, `extra (notes.txt)`."""
         key, _, index = self.name.partition(".")
         return f"{key} ({self.node or self.hub or self.path})" if index else key
 
@@ -141,12 +147,13 @@ def many(inputs: dict[str, Input], name: str) -> Iterator[Input]:
 
 
 def sources(inputs: dict[str, Input], name: str) -> list[Path]:
-    """Where an edge that takes several sources as one is read: at the one that it names, or at all of them."""
+    """Return where an edge that takes several sources as one is read: at the one that it names, or at all of them."""
     return [inputs[name].path] if name in inputs else [item.path for item in many(inputs, name)]
 
 
 def digests(inputs: dict[str, Input], *names: str) -> list[str]:
-    """The digests of these edges, those of a list one by one, in the order in which the node names its inputs."""
+    """Return the digests of these edges, those of a list one by one, in the order in which the node names its
+    inputs."""
     return [item.digest for name, item in inputs.items() if name.partition(".")[0] in names]
 
 
@@ -155,18 +162,6 @@ def summary_part(label: str, words: str) -> str:
     return f"; {label} {words}" if words else ""
 
 
-CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
-
-
-PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
-
-
-PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
-
-
 def max_bad() -> Any:
     """Return the key of every stage that reads people's rows: it decides whether the node ends, not what is learnt."""
     return runtime(0.01, doc="largest share of rows that cannot be used; above it the node ends (ours)", ge=0, le=1)
-
-
-RUNNER = "where chunks are worked on: here, or on the cluster of Ray"

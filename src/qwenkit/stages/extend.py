@@ -44,7 +44,9 @@ class Config(StageConfig):
     merges: int = content(10_000, doc="tokens to add", ge=1)
     min_count: int = content(2, doc="a pair that occurs less often is not joined (ours)", ge=1)
     pad_to: int = content(128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1)
-    validation_share: float = content(0.02, doc="share of documents kept aside to measure compression", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.02, doc="share of documents in the validation split, which measures compression", ge=0, lt=0.5
+    )
 
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:

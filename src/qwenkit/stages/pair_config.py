@@ -13,7 +13,8 @@ from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
 from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
-from qwenkit.stages.training_config import Schedule, TrainingConfig
+from qwenkit.stages.training_config import TrainingConfig
+from qwenkit.training.settings import ScheduleShape
 from qwenkit.training.trainer import precision_warnings
 
 
@@ -27,7 +28,7 @@ class PairConfig(TrainingConfig):
     batch_size: int = content(64, doc="pairs in a batch", ge=1)
     micro_batch_size: int = content(8, doc="pairs in one forward pass; the rest is accumulated (ours)", ge=1)
     lr: float = content(3e-6, doc="learning rate", gt=0)
-    schedule: Schedule = content("constant", doc="shape of the learning rate; the report: constant")
+    schedule: ScheduleShape = content("constant", doc="shape of the learning rate; the report: constant")
     warmup_steps: int = content(0, doc="steps of linear warm-up", ge=0)
     optimizer: Literal["adamw", "muon"] = content(
         "adamw", doc="adamw, or muon for the matrices (ours, as in pretraining)"

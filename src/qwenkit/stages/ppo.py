@@ -2,7 +2,7 @@
 from costing what the base model knows.
 
 The reward model alone drives the training, unless the recipe names rewards of its own beside it or in its place. Where
-prompts carry a rubric, its true score is measured beside it and logged, so that one sees whether the learned reward
+prompts carry a rubric, the gold score by it is measured beside and logged, so that one sees whether the learned reward
 means what it should; no gradient ever sees it. With a corpus the loss on validation documents is measured before and
 after, with or without the pretraining term: what RLHF costs.
 """
@@ -157,9 +157,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
     # stay as it is stored.
     policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
-    store, documents = corpus_texts(config, inputs, context)
+    dataset, documents = corpus_texts(config, inputs, context)
     value, rewards = scorers(config, inputs, context, tok)
-    trainer = make_trainer(config, context, tok, prompts, store, policy, value, reference, rewards)
+    trainer = make_trainer(config, context, tok, prompts, dataset, policy, value, reference, rewards)
     groups = validation_sets(tok, documents, config.seq_length)
     before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
     last = loop.run(
@@ -193,11 +193,11 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     if not config.ptx_coef:
         documents = list(iter_documents(inputs["corpus"].path))
         return None, train_validation_split(documents, config.corpus_validation, seed)[1]
-    store, validation, _ = tokenize(
+    dataset, validation, _ = tokenize(
         inputs["corpus"], inputs["model"], config.corpus_validation, seed, context.scratch,
         workers=context.threads, progress=context.progress,
     )  # fmt: skip
-    return store, validation
+    return dataset, validation
 
 
 def scorers(
@@ -225,7 +225,7 @@ def scorers(
 
 
 def make_trainer(
-    config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], store: Shards | None,
+    config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], dataset: Shards | None,
     policy: Transformer, value: ScalarModel, reference: Transformer, rewards: Rewards,
 ) -> PPO:  # fmt: skip
     """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
@@ -239,15 +239,14 @@ def make_trainer(
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )
-    ids = [prompt_ids(tok, row) for row in rows]
+    ids, most = [prompt_ids(tok, row) for row in rows], config.seq_length - config.max_tokens
     shortest = min(map(len, ids), default=0)
-    if shortest > config.seq_length - config.max_tokens:
+    if shortest > most:
         raise UserError(
             f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
-            f"`max_tokens` = {config.max_tokens} leaves {max(0, config.seq_length - config.max_tokens)}",
+            f"`max_tokens` = {config.max_tokens} leaves {max(0, most)}",
             hint="raise `seq_length`, or lower `max_tokens`",
         )
-    most = config.seq_length - config.max_tokens
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=most, rows=rows)
     sampler = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
                      vocabulary=tok.n_tokens)  # fmt: skip
@@ -257,8 +256,8 @@ def make_trainer(
         decode=partial(tok.decode, skip_special_tokens=True),
     )  # fmt: skip
     ptx = None
-    if store is not None:
-        ptx = document_batches(store, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
+    if dataset is not None:
+        ptx = document_batches(dataset, context.seed_for("ptx"), config.seq_length, config.ptx_rows)
     return PPO(
         policy, value, reference, rewards, prompts, settings,
         sampler=sampler, collect=collect, ptx=ptx, observe=rubric_metrics,
@@ -268,7 +267,7 @@ def make_trainer(
 def summary(metrics: Metrics) -> str:
     """Return the line for people: the rubric before and after, the divergence, and prompts that were not used."""
     before, after = mapping(metrics["rubric_before"]), mapping(metrics["rubric_after"])
-    parts = (("true rubric", "total"), ("right", "right")) if before else ()
+    parts = (("gold rubric", "total"), ("correct", "right")) if before else ()
     rubric = [f"{name} {before.get(key, 0):.3f} -> {after.get(key, 0):.3f}, " for name, key in parts]
     unusable = f"; {metrics['quarantined']} prompts not usable and put aside" if metrics["quarantined"] else ""
     too_long = f"; {metrics['prompts_too_long']} prompts too long and left out" if metrics["prompts_too_long"] else ""
@@ -278,17 +277,17 @@ def summary(metrics: Metrics) -> str:
 def card_number(metrics: Metrics) -> str:
     """Return the gold rubric before and after."""
     before, after = (number(mapping(metrics.get(f"rubric_{when}")).get("total")) for when in ("before", "after"))
-    return "" if before is None or after is None else f"true rubric {before:.3f} → {after:.3f}"
+    return "" if before is None or after is None else f"gold rubric {before:.3f} → {after:.3f}"
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:
     """Yield whether the learned reward and the gold rubric rose, and whether the one rose while the other fell."""
     for node in nodes:
         changes = {name: trend(curve(node.steps, name, most=10**9)[1]) for name in ("reward", "rubric")}
-        for name, label in (("reward", "the learned reward"), ("rubric", "the true rubric")):
+        for name, label in (("reward", "the learned reward"), ("rubric", "the gold rubric")):
             if change := changes[name]:
                 outcome, evidence = change
                 yield Claim(outcome, f"{node.name} raised {label} of its own samples", evidence)
         if [change and change[0] for change in changes.values()] == [WORKED, DID_NOT_WORK]:
             text = f"{node.name} did not game its reward model"
-            yield Claim(DID_NOT_WORK, text, "the learned reward rose while the true rubric fell")
+            yield Claim(DID_NOT_WORK, text, "the learned reward rose while the gold rubric fell")

@@ -45,7 +45,7 @@ class Config(stage_config(ModelConfig), PackedTrainingConfig):  # pyright: ignor
     )
     tokens: float = content(2.4e12, doc="training tokens", gt=0, le=1e18, before="hidden_size")
     validation_share: float = content(
-        0.01, doc="share of documents kept aside to measure the loss (ours)", ge=0, lt=0.5
+        0.01, doc="share of documents in the validation split, which measures the loss (ours)", ge=0, lt=0.5
     )
     runner: Literal["local", "ray"] = runtime("local", doc=RUNNER)
 

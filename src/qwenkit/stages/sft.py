@@ -22,7 +22,8 @@ from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.claims import Claim, learning_claims
 from qwenkit.stages.results import Metrics, NodeResults, loss_number
-from qwenkit.stages.training_config import PackedTrainingConfig, Schedule
+from qwenkit.stages.training_config import PackedTrainingConfig
+from qwenkit.training.settings import ScheduleShape
 from qwenkit.training.trainer import precision_warnings, train_packed
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
@@ -50,7 +51,7 @@ class Config(PackedTrainingConfig):
     warmup_steps: int = content(1430, doc="steps of linear warm-up", ge=0)
     weight_decay: float = content(0.1, doc="weight decay of matrices only", ge=0)
     max_grad_norm: float = content(1.0, doc="largest gradient norm", gt=0)
-    schedule: Schedule = content(
+    schedule: ScheduleShape = content(
         "constant", doc="learning rate after warm-up: constant (ours: the report names no decay)"
     )
     dropout: float = content(0.1, doc="dropout on residual branches", ge=0, lt=1)
@@ -59,7 +60,9 @@ class Config(PackedTrainingConfig):
         "drop", doc="chats longer than a row: drop, split between turns, or truncate the oldest turns (ours)"
     )
     style: Style = content("own", doc=STYLE)
-    validation_share: float = content(0.02, doc="share of chats kept aside to measure the loss (ours)", ge=0, lt=0.5)
+    validation_share: float = content(
+        0.02, doc="share of chats in the validation split, which measures the loss (ours)", ge=0, lt=0.5
+    )
     corpus_validation: float = content(
         0.01,
         doc="share of documents that are never replayed; as `validation_share` of the base model (ours)",

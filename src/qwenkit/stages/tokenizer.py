@@ -42,7 +42,7 @@ class Config(StageConfig):
         128, doc="rows of the embedding are a multiple of this (of the released 1.8B and 7B)", ge=1, le=2**16
     )
     validation_share: float = content(
-        0.02, doc="share of documents kept aside to measure compression (ours)", ge=0, lt=0.5
+        0.02, doc="share of documents in the validation split, which measures compression (ours)", ge=0, lt=0.5
     )
 
     @field_validator("pattern")

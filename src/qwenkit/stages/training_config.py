@@ -9,9 +9,7 @@ from typing import Any
 from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, stage_config
-from qwenkit.training.settings import Schedule, TrainingSettings
-
-__all__ = ["PackedTrainingConfig", "Schedule", "TrainingConfig"]
+from qwenkit.training.settings import TrainingSettings
 
 
 class TrainingConfig(stage_config(TrainingSettings), StageConfig):  # pyright: ignore[reportGeneralTypeIssues]

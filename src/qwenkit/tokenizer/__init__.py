@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from qwenkit.lazy import lazy
 
 if TYPE_CHECKING:
-    from .added import Edges, Part, split_special
-    from .core import TextStream, Tokenizer, normalize
-    from .folder import load
-    from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, special_names
-    from .publish import chatml_template, save_tokenizer
-    from .settings import read_config, read_names, read_template, read_templates
-    from .tiktoken_file import ranks_text, save_tiktoken
-    from .train import extend_bpe, train_bpe
+    from qwenkit.tokenizer.added import Edges, Part, split_special
+    from qwenkit.tokenizer.core import TextStream, Tokenizer, normalize
+    from qwenkit.tokenizer.folder import load
+    from qwenkit.tokenizer.patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, special_names
+    from qwenkit.tokenizer.publish import chatml_template, save_tokenizer
+    from qwenkit.tokenizer.settings import read_config, read_names, read_template, read_templates
+    from qwenkit.tokenizer.tiktoken_file import ranks_text, save_tiktoken
+    from qwenkit.tokenizer.train import extend_bpe, train_bpe
 
 _HOME = {
     "ENDOFTEXT": "patterns",

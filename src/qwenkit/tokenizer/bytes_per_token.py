@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UserError, nearest
-from ..records import Row
-from ..statistics import Interval, ratio_interval
-from .core import Tokenizer
-from .vocabulary import Coder, composition, unreachable
+from qwenkit.errors import UserError, nearest
+from qwenkit.records import Row
+from qwenkit.statistics import Interval, ratio_interval
+from qwenkit.tokenizer.core import Tokenizer
+from qwenkit.tokenizer.vocabulary import Coder, composition, unreachable
 
 Progress = Callable[[int, int, str], None]
 _BATCH = 256

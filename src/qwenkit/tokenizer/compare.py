@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from qwenkit.records import Row
-
-from .core import Tokenizer
+from qwenkit.tokenizer.core import Tokenizer
 
 _BATCH = 1000
 

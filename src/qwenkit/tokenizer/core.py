@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import operator
 import os
 import struct
 import unicodedata
@@ -27,14 +26,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import regex
 import tiktoken
 
-from ..errors import UserError, nearest
-from .added import Edges, Part, Token, split_special, stretches
-from .patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, is_control, is_mark, refuse_unknown
+from qwenkit.errors import UserError, nearest
+from qwenkit.tokenizer.added import Edges, Part, Token, split_special, stretches
+from qwenkit.tokenizer.patterns import ENDOFTEXT, IM_END, IM_START, PATTERNS, is_control, is_mark, refuse_unknown
+from qwenkit.tokenizer.token_checks import check_vocabulary, checked_id, checked_list, checked_text, name_set, shown
 
 DEFAULT_MULTIPLE = 64
 _NONE: frozenset[str] = frozenset()
@@ -146,8 +146,7 @@ class Tokenizer:
         self.first = every & named
         self.lacking = frozenset(b for b in range(256) if bytes([b]) not in self.ranks)
         """Bytes that are not tokens. Only an `incomplete` vocabulary may lack any, and none of U+FFFD."""
-        _check_bytes(self.lacking & set(UNKNOWN) if incomplete else self.lacking)
-        _check_ids(self.ranks, self.special)
+        check_vocabulary(self.ranks, self.special, self.lacking & set(UNKNOWN) if incomplete else self.lacking)
         self.n_tokens = 1 + max([*self.ranks.values(), *self.special.values()])
         self.vocab_size = vocab_size or -(-self.n_tokens // multiple) * multiple
         if self.vocab_size < self.n_tokens:
@@ -254,10 +253,10 @@ class Tokenizer:
 
         A text that `disallowed_special` lists raises a `UserError`, as in tiktoken, also where it is allowed or not a
         special token. "all" means every special token that is not allowed."""
-        _check_text(text)
+        checked_text(text)
         allowed = self._names(allowed_special)
         every = isinstance(disallowed_special, str) and disallowed_special == "all"
-        refused = self.special_names - allowed if every else _listed(disallowed_special)
+        refused = self.special_names - allowed if every else name_set(disallowed_special)
         if refused:
             self._refuse(text, refused)
         return self._encode(text, allowed)
@@ -271,8 +270,8 @@ class Tokenizer:
         """Return the ids of each text, encoded on all cores; each thread is given several texts at a time."""
         allowed, threads = self._names(allowed_special), threads or os.cpu_count() or 1
         if isinstance(texts, str) or not isinstance(texts, Iterable):
-            raise UserError(f"texts = {_shown(texts)}", expected="a list of strings", hint="encode_batch([text])")
-        chunks = _chunks(map(_check_text, texts))
+            raise UserError(f"texts = {shown(texts)}", expected="a list of strings", hint="encode_batch([text])")
+        chunks = _chunks(map(checked_text, texts))
         if threads == 1 or len(chunks) < 2:
             return [self._encode(text, allowed) for chunk in chunks for text in chunk]
         with ThreadPoolExecutor(threads) as pool:
@@ -283,7 +282,7 @@ class Tokenizer:
         """Return the names that count in a text: the words and the allowed special tokens; other names are ignored, as
         in `tiktoken`."""
         every = isinstance(names, str) and names == "all"
-        return self.special_names if every else self.words | (self.special_names & _listed(names))
+        return self.special_names if every else self.words | (self.special_names & name_set(names))
 
     def _refuse(self, text: str, refused: frozenset[str]) -> None:
         name = next((part for part in split_special(self.normalize(text), refused) if part in refused), None)
@@ -351,7 +350,7 @@ class Tokenizer:
             except BaseException as error:
                 if type(error).__name__ != "PanicException":  # of a pattern that tries too often; no class to import
                     raise
-                raise UserError("the tokenizer's pattern gives up on this text", where=_shown(text)) from None
+                raise UserError("the tokenizer's pattern gives up on this text", where=shown(text)) from None
         return [i for piece in _compiled(self.regex).finditer(text) for i in self.encode_piece(piece[0].encode())]
 
     def encode_piece(self, piece: bytes) -> list[int]:
@@ -366,7 +365,7 @@ class Tokenizer:
 
         With `skip_special_tokens`, ids beyond all tokens (padding rows) are skipped too, as in the official code."""
         skip, end = (self._hidden_ids, self.n_tokens) if skip_special_tokens else (frozenset(), float("inf"))
-        known = (i for i in map(_check_id, _check_list(ids)) if i not in skip and i < end)
+        known = (i for i in map(checked_id, checked_list(ids)) if i not in skip and i < end)
         if unknown is not None:
             return b"".join(self._bytes.get(i, unknown) for i in known)
         try:
@@ -389,60 +388,9 @@ class Tokenizer:
         return TextStream(self, skip_special_tokens)
 
 
-def _listed(names: Any) -> frozenset[str]:
-    if isinstance(names, str) or not isinstance(names, Collection):
-        raise UserError(f"{_shown(names)} is not a list of special tokens", expected='names, or "all"')
-    return frozenset(names)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"{text[:60]}..."
-
-
-def _check_text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise UserError(f"{_shown(text)} is not a string", expected="a string")
-    return text
-
-
-def _check_list(ids: Any) -> Iterable[Any]:
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise UserError(f"{_shown(ids)} is not a list of token ids", expected="integers")
-    return ids
-
-
-def _check_id(value: Any) -> int:
-    """Return a token id, also of numpy or torch; raises a `UserError` for a fraction, a boolean or a string."""
-    try:
-        if not isinstance(value, bool):
-            return operator.index(value)
-    except TypeError:
-        pass
-    raise UserError(f"{_shown(value)} is not a token id", expected="integers")
-
-
 def _spelled(text: str, lacking: frozenset[int]) -> str:
     """Return the text with U+FFFD for every character that has one of these bytes in UTF-8."""
     data = text.encode()
     if len(data.translate(None, bytes(lacking))) == len(data):
         return text
     return "".join(sign if lacking.isdisjoint(sign.encode()) else "\ufffd" for sign in text)
-
-
-def _check_bytes(lacking: frozenset[int]) -> None:
-    """Raise a `UserError` where a byte is missing: encoding could fail."""
-    if lacking:
-        raise UserError(f"the vocabulary lacks {len(lacking)} single bytes, the first is 0x{min(lacking):02x}")
-
-
-def _check_ids(ranks: Mapping[bytes, int], special: Mapping[str, int]) -> None:
-    """Raise a `UserError` where an id has two meanings, or none."""
-    ids = [*ranks.values(), *special.values()]
-    if odd := [i for i in ids if type(i) is not int or not 0 <= i < 2**31]:
-        raise UserError(f"{_shown(odd[0])} is not a token id", expected="integers from 0 to 2147483647")
-    if "" in special:
-        raise UserError("a special token without a name", expected="one character at the least")
-    if len(set(ids)) < len(ids):
-        twice = next(i for n, i in enumerate(sorted(ids)) if i == sorted(ids)[n - 1])
-        raise UserError(f"token id {twice} is used twice", expected="one token for each id")

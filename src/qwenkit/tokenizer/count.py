@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 import regex
 
-from ..errors import UserError
-from ..workers import end_with_parent
-from .core import normalize
+from qwenkit.errors import UserError
+from qwenkit.tokenizer.core import normalize
+from qwenkit.workers import end_with_parent
 
 Progress = Callable[[int, int | None], None]
 """Called with (done, total); the total is None where it is unknown."""

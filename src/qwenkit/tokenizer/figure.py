@@ -12,9 +12,9 @@ import io
 import warnings
 from typing import Any
 
-from .. import pages
-from ..errors import visible
-from .bytes_per_token import Report, tables
+from qwenkit import pages
+from qwenkit.errors import visible
+from qwenkit.tokenizer.bytes_per_token import Report, tables
 
 MARKERS = "osD^vPX*"
 

@@ -15,17 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..files import read_text
-from ..gguf_file import is_gguf
-from ..records import read_object
-from .added import Edges
-from .bytelevel import from_printable, is_complete, strays
-from .core import DEFAULT_MULTIPLE, Tokenizer
-from .patterns import GPT2, PATTERNS, refuse_broken
-from .publish import CONFIG, TOKENIZER
-from .settings import ADDED, read_config, read_names, read_optional, remarks
-from .tiktoken_file import load_tiktoken
+from qwenkit.errors import UserError
+from qwenkit.files import read_text
+from qwenkit.gguf_file import is_gguf
+from qwenkit.records import read_object
+from qwenkit.tokenizer.added import Edges
+from qwenkit.tokenizer.bytelevel import from_printable, is_complete, strays
+from qwenkit.tokenizer.core import DEFAULT_MULTIPLE, Tokenizer
+from qwenkit.tokenizer.patterns import GPT2, PATTERNS, refuse_broken
+from qwenkit.tokenizer.publish import CONFIG, TOKENIZER
+from qwenkit.tokenizer.settings import ADDED, read_config, read_names, read_optional, remarks
+from qwenkit.tokenizer.tiktoken_file import load_tiktoken
 
 VOCAB, MERGES = "vocab.json", "merges.txt"
 
@@ -36,7 +36,7 @@ def load(path: str | Path, extra_vocab: str | Path | None = None) -> Tokenizer:
     Raises a `UserError` for files that are missing, corrupted or not supported."""
     path, extra = Path(path), Path(extra_vocab) if extra_vocab else None
     if is_gguf(path):
-        from .gguf_vocabulary import read_vocabulary
+        from qwenkit.tokenizer.gguf_vocabulary import read_vocabulary
 
         _refuse_extra(extra, path)
         return read_vocabulary(path).tok

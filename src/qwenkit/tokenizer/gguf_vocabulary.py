@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import UserError, nearest
-from ..gguf_file import GGUFFile, read_gguf
-from ..records import Row
-from .core import Tokenizer
-from .folder import from_content
-from .patterns import GPT2, PATTERNS, SMOLLM
-from .settings import DEFAULT
+from qwenkit.errors import UserError, nearest
+from qwenkit.gguf_file import GGUFFile, read_gguf
+from qwenkit.records import Row
+from qwenkit.tokenizer.core import Tokenizer
+from qwenkit.tokenizer.folder import from_content
+from qwenkit.tokenizer.patterns import GPT2, PATTERNS, SMOLLM
+from qwenkit.tokenizer.settings import DEFAULT
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
 """GGUF's kinds of tokens. Programs print those that a user defined, and hide controls."""

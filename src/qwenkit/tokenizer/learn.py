@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .count import Pieces, Progress
+from qwenkit.tokenizer.count import Pieces, Progress
 
 Places = npt.NDArray[np.int32]
 Keys = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ import re
 import regex
 import tiktoken
 
-from ..errors import UserError, nearest
+from qwenkit.errors import UserError, nearest
 
 _HEAD = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -27,12 +27,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..records import Row
-from .bytelevel import merges, to_printable
-from .core import Tokenizer
-from .patterns import ENDOFTEXT
-from .tiktoken_file import ranks_text
+from qwenkit.errors import UserError
+from qwenkit.records import Row
+from qwenkit.tokenizer.bytelevel import merges, to_printable
+from qwenkit.tokenizer.core import Tokenizer
+from qwenkit.tokenizer.patterns import ENDOFTEXT
+from qwenkit.tokenizer.tiktoken_file import ranks_text
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 TEMPLATES = "additional_chat_templates"

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..files import read_text
-from ..records import Row, json_kind, read_object
-from .patterns import ENDOFTEXT
-from .publish import CONFIG, TEMPLATE, TEMPLATES
+from qwenkit.errors import UserError
+from qwenkit.files import read_text
+from qwenkit.records import Row, json_kind, read_object
+from qwenkit.tokenizer.patterns import ENDOFTEXT
+from qwenkit.tokenizer.publish import CONFIG, TEMPLATE, TEMPLATES
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 ADDED, SPECIAL_MAP = "added_tokens.json", "special_tokens_map.json"

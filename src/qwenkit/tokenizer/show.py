@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict
 
-from .. import pages
-from .core import Tokenizer
+from qwenkit import pages
+from qwenkit.tokenizer.core import Tokenizer
 
 _COLOURS = ("\x1b[30;48;5;153m", "\x1b[30;48;5;223m", "\x1b[30;48;5;151m", "\x1b[30;48;5;218m")
 _SPECIAL, _RESET = "\x1b[7m", "\x1b[0m"

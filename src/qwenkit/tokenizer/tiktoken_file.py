@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import UserError
-from ..files import read_bytes
-from .core import Tokenizer
-from .patterns import special_names
+from qwenkit.errors import UserError
+from qwenkit.files import read_bytes
+from qwenkit.tokenizer.core import Tokenizer
+from qwenkit.tokenizer.patterns import special_names
 
 QWEN_MULTIPLE = 128
 """The released models round 151,851 tokens up to 151,936 rows."""

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..errors import UserError
-from .bytelevel import BYTES
-from .core import DEFAULT_MULTIPLE, Tokenizer
-from .count import Progress, count_pieces
-from .learn import learn
-from .patterns import resolve, special_names
-from .tiktoken_file import QWEN_MULTIPLE
+from qwenkit.errors import UserError
+from qwenkit.tokenizer.bytelevel import BYTES
+from qwenkit.tokenizer.core import DEFAULT_MULTIPLE, Tokenizer
+from qwenkit.tokenizer.count import Progress, count_pieces
+from qwenkit.tokenizer.learn import learn
+from qwenkit.tokenizer.patterns import resolve, special_names
+from qwenkit.tokenizer.tiktoken_file import QWEN_MULTIPLE
 
 NANO_EXTRAS = 5
 

@@ -18,11 +18,11 @@ from typing import Protocol
 import regex
 import tokenizers
 
-from ..errors import UserError
-from ..files import read_bytes
-from .bytelevel import from_printable
-from .core import Tokenizer
-from .folder import TOKENIZER, load
+from qwenkit.errors import UserError
+from qwenkit.files import read_bytes
+from qwenkit.tokenizer.bytelevel import from_printable
+from qwenkit.tokenizer.core import Tokenizer
+from qwenkit.tokenizer.folder import TOKENIZER, load
 
 SCRIPTS = (
     "Han",

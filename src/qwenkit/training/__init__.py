@@ -1,12 +1,14 @@
 """Training, section 2.4 of the report: one loop, one stock update, optimizers, run state, sentinel.
 
-    batches = Batches(store, EpochOrder(store.digest, seed, store.lengths, 256, split_documents=True), batch_size=16)
+    order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length=256, split_documents=True)
+    batches = Batches(dataset, order, batch_size=16)
     optimizer = build_optimizer(model, "muon", lr=0.02, other_lr=3e-3)
     update = train_update(model, optimizer, batches, build_schedule("cosine", total=400, warmup=30))
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
-Reading order: `trainer` -> `loop` -> `update` -> `lm_loss` -> `step_batch` -> `batches` -> `optim` -> `lr_schedule` ->
-`checkpoint` -> `sentinel` -> `world`.
+Reading order: `settings` -> `trainer` -> `loop` -> `update` -> `step_sums` (what it reads off the device) -> `lm_loss`
+-> `step_batch` -> `batches` -> `validation` -> `optim` -> `lr_schedule` -> `checkpoint` (`checkpoint_metadata`: read
+without running it; `checkpoint_upgrade`: of earlier versions) -> `sentinel` -> `world` -> `data_parallel`.
 Names load on first use, so that importing this package does not import torch.
 """
 

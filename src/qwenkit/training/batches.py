@@ -1,6 +1,6 @@
 """From packed rows to tensors: the data interface of a step.
 
-    batches = Batches(store, order, batch_size=16, micro_batch_size=8)
+    batches = Batches(dataset, order, batch_size=16, micro_batch_size=8)
     batch = batches(step)                      # its weight, tokens, ... as plain data
     for micro_batch in batch.micro_batches: ...            # two of 8 rows
 
@@ -90,7 +90,7 @@ class Batch:
         return f"rows (epoch:number) {rows}{', ...' if len(self.rows) > 4 else ''}; documents {names}{more}"
 
 
-def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
+def build_batch(dataset: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
     """Return a batch [B, T] of packed sequences with T = `length` tokens, filled from the dataset."""
     shape = (len(rows), length)
     ids = np.full(shape, IGNORED, np.int64)
@@ -102,17 +102,17 @@ def build_batch(store: TokenDataset, rows: Sequence[PackedSequence], length: int
         at = 0
         for number, (document, start, stop) in enumerate(row.segments):
             here = slice(at, at + stop - start)
-            ids[b, here] = store.tokens(document, start, stop)
+            ids[b, here] = dataset.tokens(document, start, stop)
             documents[b, here] = number
-            following = store.tokens(document, start + 1, stop + 1)
+            following = dataset.tokens(document, start + 1, stop + 1)
             there = slice(at, at + len(following))
             targets[b, there] = following
-            weights[b, there] = store.weights(document, start + 1, stop + 1)
-            is_content = store.content(document, start + 1, stop + 1)
+            weights[b, there] = dataset.weights(document, start + 1, stop + 1)
+            is_content = dataset.content(document, start + 1, stop + 1)
             if is_content is not None:
                 content = (content or 0) + int((is_content & (weights[b, there] > 0)).sum())
             at += stop - start
-    names = dict.fromkeys(store.ids[segment.document] for row in rows for segment in row.segments)
+    names = dict.fromkeys(dataset.ids[segment.document] for row in rows for segment in row.segments)
     tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
     return Batch.of(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
@@ -126,7 +126,7 @@ class RowNumbers(NamedTuple):
     fingerprint: int
 
 
-def count_rows(store: TokenDataset, rows: Sequence[PackedSequence]) -> RowNumbers:
+def count_rows(dataset: TokenDataset, rows: Sequence[PackedSequence]) -> RowNumbers:
     """Return the numbers of packed sequences: the same bits in every process that counts the same rows.
 
     The weights are summed exactly and rounded once (`math.fsum`), so no order of summing shows."""
@@ -134,13 +134,13 @@ def count_rows(store: TokenDataset, rows: Sequence[PackedSequence]) -> RowNumber
     content: int | None = None
     tokens = fingerprint = 0
     for document, start, stop in (segment for row in rows for segment in row.segments):
-        weights_N = store.weights(document, start + 1, stop + 1)
-        is_content_N = store.content(document, start + 1, stop + 1)
+        weights_N = dataset.weights(document, start + 1, stop + 1)
+        is_content_N = dataset.content(document, start + 1, stop + 1)
         if is_content_N is not None:
             content = (content or 0) + int((is_content_N & (weights_N > 0)).sum())
         weights.append(float(weights_N.sum(dtype=np.float64)))
         tokens += stop - start
-        for array in (store.tokens(document, start, stop), weights_N):
+        for array in (dataset.tokens(document, start, stop), weights_N):
             fingerprint = zlib.crc32(array.tobytes(), fingerprint)
     return RowNumbers(math.fsum(weights), content, tokens, fingerprint)
 
@@ -151,16 +151,16 @@ class Batches:
 
     def __init__(
         self,
-        store: TokenDataset,
+        dataset: TokenDataset,
         order: EpochOrder,
         batch_size: int,
         micro_batch_size: int | None = None,
         world: World = ALONE,
     ) -> None:
-        """Read from `store` in this order; without `micro_batch_size` a process's share is one micro-batch.
+        """Read from `dataset` in this order; without `micro_batch_size` a process's share is one micro-batch.
 
         Raises a `UserError` where the batch cannot be divided into equal shares and these into micro-batches."""
-        self.store, self.order, self.batch_size, self.world = store, order, batch_size, world
+        self.dataset, self.order, self.batch_size, self.world = dataset, order, batch_size, world
         share = share_of(batch_size, world)
         self.micro_batch_size = micro_batch_size or share
         if share % self.micro_batch_size:
@@ -175,23 +175,23 @@ class Batches:
         rows = self.order.sequences(step, self.batch_size)
         mine = rows[self.world.rank :: self.world.size]
         parts = [mine[at : at + self.micro_batch_size] for at in range(0, len(mine), self.micro_batch_size)]
-        micro_batches = [build_batch(self.store, part, self.order.seq_length) for part in parts]
-        return StepBatch(micro_batches, *count_rows(self.store, rows))
+        micro_batches = [build_batch(self.dataset, part, self.order.seq_length) for part in parts]
+        return StepBatch(micro_batches, *count_rows(self.dataset, rows))
 
 
 def document_batches(
-    store: TokenDataset, seed: int, seq_length: int, batch_size: int, micro_batch_size: int | None = None
+    dataset: TokenDataset, seed: int, seq_length: int, batch_size: int, micro_batch_size: int | None = None
 ) -> Batches:
     """Return the batches of documents as pretraining reads them: packed one after the other and cut at `seq_length`, in
     an order drawn from `seed`."""
-    order = EpochOrder(store.digest, seed, store.lengths, seq_length, split_documents=True)
-    return Batches(store, order, batch_size, micro_batch_size)
+    order = EpochOrder(dataset.digest, seed, dataset.lengths, seq_length, split_documents=True)
+    return Batches(dataset, order, batch_size, micro_batch_size)
 
 
-def validation_batches(store: TokenDataset, seq_length: int, batch_size: int, split_documents: bool) -> list[Batch]:
+def validation_batches(dataset: TokenDataset, seq_length: int, batch_size: int, split_documents: bool) -> list[Batch]:
     """Return batches that hold every token of a small dataset once, in a fixed order, for the loss on a validation
     split."""
-    order = EpochOrder(store.digest, 0, store.lengths, seq_length, split_documents)
+    order = EpochOrder(dataset.digest, 0, dataset.lengths, seq_length, split_documents)
     count = order.sequences_per_epoch
     parts = [range(at, min(at + batch_size, count)) for at in range(0, count, batch_size)]
-    return [build_batch(store, [order.sequence_at(number) for number in part], seq_length) for part in parts]
+    return [build_batch(dataset, [order.sequence_at(number) for number in part], seq_length) for part in parts]

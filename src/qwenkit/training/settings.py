@@ -10,16 +10,13 @@ from typing import Literal
 from qwenkit.settings import setting
 
 PRECISION = "precision of the matrix products, bf16 where the hardware has it; weights and sums stay in fp32"
-
-
 CHECKPOINTING = (
     "full: keep only the input of each block and compute the rest again in the backward pass, for less memory, a third"
     " more time and the same bits; none: keep all (ours)"
 )
 
-
-Schedule = Literal["cosine", "linear", "constant"]
-"""Shapes of a learning-rate schedule."""
+ScheduleShape = Literal["cosine", "linear", "constant"]
+"""Shapes of a learning-rate schedule; `lr_schedule.py` draws them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +29,7 @@ class TrainingSettings:
     optimizer: Literal["adamw", "muon"] = setting("adamw", doc="adamw (the report's), or muon for the matrices (ours)")
     lr: float = setting(3e-4, doc="peak learning rate of AdamW", gt=0)
     muon_lr: float = setting(0.02, doc="peak learning rate of Muon, for the matrices (ours)", gt=0)
-    schedule: Literal["cosine", "linear", "constant"] = setting("cosine", doc="shape of the decay")
+    schedule: ScheduleShape = setting("cosine", doc="shape of the decay")
     min_lr_ratio: float = setting(0.1, doc="last learning rate over the peak", ge=0, le=1)
     warmup_steps: int = setting(2000, doc="steps of linear warm-up (memo)", ge=0)
     weight_decay: float = setting(0.1, doc="weight decay of matrices only (memo)", ge=0)

@@ -27,8 +27,8 @@ def validation_sets(
     for source in sorted(set(sources)):
         chosen = [row for row, name in zip(rows, sources) if name == source][:limit]
         ids = [[*tok.encode(row["text"]), tok.eot_id] for row in chosen]
-        store = InMemoryTokenDataset(Example(row["id"], i, [1.0] * len(i)) for row, i in zip(chosen, ids))
-        sets[source] = validation_batches(store, seq_length, 8, True)
+        dataset = InMemoryTokenDataset(Example(row["id"], i, [1.0] * len(i)) for row, i in zip(chosen, ids))
+        sets[source] = validation_batches(dataset, seq_length, 8, True)
     return sets
 
 

@@ -61,7 +61,8 @@ def test_encodings_without_a_mark(encoding: str) -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_give_some_text(data: bytes) -> None:
-    extract_text(data, encoding="latin-1")
+    text = extract_text(data, encoding="latin-1")
+    assert isinstance(text, str) and extract_text(data, encoding="latin-1") == text
 
 
 PAGE = """<html><head><title>T</title><script>var x = "secret";</script></head><body>

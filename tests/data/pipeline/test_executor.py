@@ -68,9 +68,10 @@ def test_a_damaged_chunk_alone_is_made_again(tmp_path: Path, damage: Any) -> Non
 
 @pytest.mark.parametrize("text", ["", "{", "null"])
 def test_a_damaged_key_makes_the_phase_anew(tmp_path: Path, text: str) -> None:
-    build(tmp_path)
+    before = build(tmp_path)
     (tmp_path / "squares/key.json").write_text(text)
-    build(tmp_path)
+    after = build(tmp_path)
+    assert all(old != new for old, new in zip(before, after)) and build(tmp_path) == after
 
 
 def test_what_a_kill_left_half_goes(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Trace a document: from its file to the tokens of a step, and back.
 
     fates(corpus, "page-00012")                 -> rows of the ledger with this id, and of copies dropped for it
-    store.find("page-00012")                    -> its numbers in the token store, one for each copy of it
+    index.find("page-00012")                    -> its numbers in the index of the tokens, one for each copy of it
     steps_of(order, numbers, batch_size, steps) -> the steps that show each of them, in all epochs of a run
-    seen_in(order, store, 17, batch_size)       -> the documents of a step: where they come from, which of their tokens
+    seen_in(order, index, 17, batch_size)       -> the documents of a step: where they come from, which of their tokens
 
 Steps and their batches are a pure function of the order of a run; nothing is recorded while it trains.
 """
@@ -47,11 +47,11 @@ def steps_of(order: EpochOrder, documents: Sequence[int], batch_size: int, steps
     return {document: sorted(shown) for document, shown in steps_by_document.items()}
 
 
-def seen_in(order: EpochOrder, store: Index, step: int, batch_size: int) -> list[Row]:
+def seen_in(order: EpochOrder, index: Index, step: int, batch_size: int) -> list[Row]:
     """Return the documents of a step as rows of the index, each with the `pieces` of it that the step shows."""
     pieces: dict[int, list[tuple[int, int]]] = {}
     for sequence in order.sequences(step, batch_size):
         for document, start, stop in sequence.segments:
             pieces.setdefault(document, []).append((start, stop))
     numbers = sorted(pieces)
-    return [{**row, "pieces": sorted(pieces[number])} for number, row in zip(numbers, store.origins(numbers))]
+    return [{**row, "pieces": sorted(pieces[number])} for number, row in zip(numbers, index.origins(numbers))]

@@ -7,6 +7,7 @@
 | file          | what it holds                                                                     |
 | ------------- | --------------------------------------------------------------------------------- |
 | `decoder.py`  | the decoder of a model: what it fits, its steps                                   |
+| `fitness.py`  | what of a model does not fit, and what was done to it since                       |
 | `matrices.py` | weights as the C++ code reads them: in place, or quantized ones in tiles          |
 | `library.py`  | the structures and functions of the C++ code                                      |
 | `build.py`    | compile it, once per machine                                                      |
