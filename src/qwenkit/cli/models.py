@@ -23,6 +23,10 @@ from qwenkit.cli.app import (
 from qwenkit.errors import Stopped, UserError
 from qwenkit.records import Quarantine, write_bytes
 
+Model = Annotated[
+    str,
+    typer.Argument(help="a model folder, a GGUF file, or org/name of the Hub", parser=as_reference, metavar="MODEL"),
+]
 Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 
 
