@@ -64,7 +64,8 @@ def test_system_turn_and_thoughts(session: Session) -> None:
         "system: none", "system: Be kind.\nAnd brief.", "system: Be kind.\nAnd brief.",
     ]  # fmt: skip
     assert type_in(session, "/system none") == ["system: none"] and session.system is None
-    assert type_in(session, "/think", "/think off", "/think auto") == ["thoughts: auto", "thoughts: off", "thoughts: auto"]
+    assert type_in(session, "/think", "/think off") == ["thoughts: auto", "thoughts: off"]
+    assert type_in(session, "/think auto") == ["thoughts: auto"]
     with pytest.raises(UserError, match="no thoughts"):
         type_in(session, "/think on")
     with pytest.raises(UserError) as error:

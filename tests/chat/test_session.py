@@ -182,7 +182,8 @@ def test_the_oldest_turns_go_where_they_do_not_fit(tiny: ChatTokenizer) -> None:
 USAGES = {
     Usage(37, 21, 120, 0.5, 5.26, "stop"):
         "prompt 37 tokens, 21 of them found in the cache; answer 120 tokens at 25.0/s, the first after 0.50 s",
-    Usage(37, 0, 1, 0.5, 0.5, "length"): "cut off for its length; prompt 37 tokens; answer 1 tokens, the first after 0.50 s",
+    Usage(37, 0, 1, 0.5, 0.5, "length"):
+        "cut off for its length; prompt 37 tokens; answer 1 tokens, the first after 0.50 s",
     Usage(37, 0, 0, 0.0, 0.0, None): "stopped; prompt 37 tokens; answer 0 tokens",
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,7 +152,8 @@ def test_settings_are_those_of_the_engine(
     tok: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = Echo(tok)
-    type_in(monkeypatch, "/set temprature 1", "/set top_p 2", "/set n 2", "/set top_k 5", "/set stop x", "/think on", "one")
+    commands = ("/set temprature 1", "/set top_p 2", "/set n 2", "/set top_k 5", "/set stop x", "/think on")
+    type_in(monkeypatch, *commands, "one")
     start(chat_with(engine, seed=3), None)
     error = capsys.readouterr().err
     assert "unknown name temprature" in error and "nearest: temperature" in error
@@ -266,7 +268,7 @@ def test_a_thought_that_the_prompt_begins_is_complete_in_the_turns_to_come(
 ) -> None:
     engine = Echo(tok)
     monkeypatch.setattr(engine, "pieces", lambda asked: ["a sum", "</think>", "\n\n4"])
-    monkeypatch.setattr(chat_loop, "thought_tokens", lambda tok: type("Tags", (), {"state": lambda self, ids: "inside"})())
+    monkeypatch.setattr(chat_loop, "thought_tokens", lambda tok: SimpleNamespace(state=lambda ids: "inside"))
     chat = chat_with(engine, interactive=True)
     chat.take("2 + 2?")
     assert chat.session.messages(0)[-1]["content"] == "<think>\na sum</think>\n\n4"

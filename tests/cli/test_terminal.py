@@ -1,4 +1,4 @@
-"""`qwenkit chat` in a terminal: keys go in through a pty, and what a screen of 40 columns shows is looked at."""
+"""`qwenkit chat` in a terminal: keys go in through a pty, and what a screen of 60 columns shows is looked at."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 pyte = pytest.importorskip("pyte")
 pytest.importorskip("prompt_toolkit")
 
-COLUMNS, LINES, LIMIT_S = 40, 20, 60
+COLUMNS, LINES, LIMIT_S = 60, 20, 60
 ENTER, ALT_ENTER, CTRL_C, UP, TAB = "\r", "\x1b\r", "\x03", "\x1b[A", "\t"
 
 

@@ -2,8 +2,8 @@
 
     run("/undo", session, checks)      # Reply(text="taken back: 2 + 2?", then="read")
 
-A command changes a `Session` and says what it did, or raises a `UserError` and changes nothing. A line is a command when
-its first word is a slash and letters; with a blank before it, it is a question.
+A command changes a `Session` and says what it did, or raises a `UserError` and changes nothing. A line is a command
+when its first word is a slash and letters; with a blank before it, it is a question.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
 Here is neither an engine nor a terminal: `commands.py` changes a session by what people type, and the command line asks
 models and shows answers. Each model has its own answers; questions, system turn and settings are common to all.
 
-`save` writes the form `messages` of docs/chats.md, with thoughts as `reasoning_content`, so that what was talked about can
-be trained on; `load` reads it again.
+`save` writes the form `messages` of docs/chats.md, with thoughts as `reasoning_content`, so that a chat can be trained
+on; `load` reads it again.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Usage(NamedTuple):
     def line(self) -> str:
         """Return it for people: tokens, speed of the tokens after the first one, time to the first one."""
         ends = {None: "stopped; ", "length": "cut off for its length; "}
-        found = f", {self.cached_tokens} of them found in the cache" if self.cached_tokens else ""
-        return f"{ends.get(self.finish_reason, '')}prompt {self.prompt_tokens} tokens{found}; {self._speed()}"
+        cached = f", {self.cached_tokens} of them found in the cache" if self.cached_tokens else ""
+        return f"{ends.get(self.finish_reason, '')}prompt {self.prompt_tokens} tokens{cached}; {self._speed()}"
 
     def _speed(self) -> str:
         answer = f"answer {self.answer_tokens} tokens"

@@ -1,8 +1,8 @@
 """What is typed in a chat: lines of a terminal with editing and history, or those of a pipe.
 
-In a terminal `prompt_toolkit` reads: Enter ends a text, Alt-Enter and what is pasted begin new lines, the arrows go through
-earlier texts, Tab completes commands, Ctrl-C empties the line. It counts the columns of wide characters. Anywhere else
-lines are read as they come. Bytes that are not text never end a chat: they become U+FFFD, and that is said.
+In a terminal `prompt_toolkit` reads: Enter ends a text, Alt-Enter and what is pasted begin new lines, the arrows go
+through earlier texts, Tab completes commands, Ctrl-C empties the line. It counts the columns of wide characters.
+Anywhere else lines are read as they come. Bytes that are not text never end a chat: they become U+FFFD, and that is said.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`qwenkit chat`: a conversation in the terminal, or through pipes.
 
-`chat/session.py` is the conversation, `chat/commands.py` what is typed, `chat_input.py` how it is read, `markdown.py` how
-answers look. Here they meet the models: a `Player` is one, whose engine is made when it first answers.
+`chat/session.py` is the conversation, `chat/commands.py` what is typed, `chat_input.py` how it is read, `markdown.py`
+how answers look. Here they meet the models: a `Player` is one, whose engine is made when it first answers.
 
 In a terminal answers have styles, and a dim line says after each what it took; Ctrl-C stops an answer, and twice at an
 empty line leaves. Without one the output is the text of the answers alone; the exit code is that of the first question
@@ -280,8 +280,9 @@ class Chat:
         answer = Answer(player, kept, SamplingParams(**{"logprobs": False, **self.session.settings}), self.session)
         if len(kept) < len(messages):
             self.screen.tell(f"(the model no longer sees the oldest {len(messages) - len(kept)} messages)")
-        with contextlib.suppress(*([KeyboardInterrupt] if self.interactive else [])), stopping(self.interactive) as stop:
-            self.screen.show(answer, stop)
+        interrupts = (KeyboardInterrupt,) if self.interactive else ()
+        with contextlib.suppress(*interrupts), stopping(self.interactive) as is_stopped:
+            self.screen.show(answer, is_stopped)
         if answer.text:
             self.session.answer(number, answer.text)
         else:
