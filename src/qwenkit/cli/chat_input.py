@@ -135,19 +135,20 @@ def _history(path: Path | None) -> Any:
 
 def _keys() -> Any:
     """Return the keys of a chat: Enter ends the text, Alt-Enter begins a line, Ctrl-C empties the text."""
+    from prompt_toolkit.filters import is_searching
     from prompt_toolkit.key_binding import KeyBindings
 
-    keys = KeyBindings()
+    keys, is_typing = KeyBindings(), ~is_searching
 
-    @keys.add("enter")
+    @keys.add("enter", filter=is_typing)
     def _end(event: Any) -> None:
         event.current_buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
+    @keys.add("escape", "enter", filter=is_typing)
     def _begin_line(event: Any) -> None:
         event.current_buffer.insert_text("\n")
 
-    @keys.add("c-c")
+    @keys.add("c-c", filter=is_typing)
     def _empty(event: Any) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()

@@ -103,7 +103,7 @@ class Answer:
         self._engine, self._start = player.engine, time.perf_counter()
         kwargs = player.template_kwargs or None
         conversation = Conversation(messages, thinking=session.thinking, template_kwargs=kwargs)
-        self._request = self._engine.prepare(conversation, params, session.attempts, label="the chat")
+        self._request = self._engine.prepare(conversation, params, session.attempts, label="conversation")
         tags, prompt = thought_tokens(player.tok), self._request.prompt
         self.in_thought = tags is not None and tags.state(prompt.ids) == "inside"
         """Whether the prompt ends inside a thought, so that the answer begins there."""
