@@ -182,12 +182,12 @@ class Markdown:
             if self._fence_line and self._fence[0] == "`" and "`" in self._fence_line:
                 self._fence = ""  # marks on both sides of it: that was inline code
             self._fence_line = None
-            spans += self._end_line()
+            spans += self._end_line(*(["code"] if self._fence else []))
         return spans
 
-    def _end_line(self) -> list[Span]:
+    def _end_line(self, *styles: str) -> list[Span]:
         self._heading, self._code, self._open, self._at_start = False, 0, set(), True
-        return self._emit(1)
+        return self._emit(1, *styles)
 
     def _code_marks(self, length: int) -> list[Span]:
         """Begin or end inline code, which ends with as many marks as it began with."""
