@@ -117,7 +117,7 @@ def test_what_is_a_command() -> None:
 OTHERS = [f"/{name}" for name in COMMANDS if not name.startswith(("save", "load"))]
 
 
-@given(st.sampled_from(OTHERS), st.text(" \n\0a01.[{\"topps]}nef😀"))
+@given(st.sampled_from(OTHERS), st.text(' \n\0a01.[{"topps]}nef😀'))
 def test_a_refused_command_changes_nothing(name: str, argument: str) -> None:
     session = Session(("a", "b"), "x", {"top_p": 0.5}, None)
     session.ask("one")

@@ -173,7 +173,7 @@ def test_files_in_other_states(tmp_path: Path) -> None:
 
 
 def test_the_oldest_turns_go_where_they_do_not_fit(tiny: ChatTokenizer) -> None:
-    messages = talked(("one", "1"), ("two", "2")).messages(0) + [{"role": "user", "content": "three"}]
+    messages = [*talked(("one", "1"), ("two", "2")).messages(0), {"role": "user", "content": "three"}]
     size = len(tiny.render(messages, add_generation_prompt=True).ids)
     assert fitting(tiny, messages, None, size + ANSWER_ROOM) == messages
     assert fitting(tiny, messages, None, size + ANSWER_ROOM - 1) == messages[2:]

@@ -13,8 +13,8 @@ from qwenkit.cli.markdown import CODES, AnswerStyler, Markdown, Span, painted
 from qwenkit.errors import visible
 
 PIECES = st.sampled_from(
-    ["`", "``", "```", "```py\n", "~~~", "*", "**", "***", "_", "__", "#", "## ", "\n", "\n\n", " ", "\t", "\\", "a", "b c",
-     "中文", "<b>", "[x]: y\n", "<think>", "</think>", "</thi", "- ", "1. ", "\r", "$x_1*y$", "é\u0301", "👩‍💻"]
+    ["`", "``", "```", "```py\n", "~~~", "*", "**", "***", "_", "__", "#", "## ", "\n", "\n\n", " ", "\t", "\\", "a",
+     "b c", "中文", "<b>", "[x]: y\n", "<think>", "</think>", "</thi", "- ", "1. ", "\r", "$x_1*y$", "é\u0301", "👩‍💻"]
 )  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join)
 

@@ -2,7 +2,8 @@
 
 In a terminal `prompt_toolkit` reads: Enter ends a text, Alt-Enter and what is pasted begin new lines, the arrows go
 through earlier texts, Tab completes commands, Ctrl-C empties the line. It counts the columns of wide characters.
-Anywhere else lines are read as they come. Bytes that are not text never end a chat: they become U+FFFD, and that is said.
+Anywhere else lines are read as they come. Bytes that are not text never end a chat: they become U+FFFD, which is
+said.
 """
 
 from __future__ import annotations

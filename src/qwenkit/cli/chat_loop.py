@@ -88,9 +88,7 @@ class Player:
     def kept(self, messages: Sequence[Message], thinking: bool | None) -> list[Message]:
         """Return the conversation without the oldest turns that do not fit."""
         engine = self.engine
-        return fitting(
-            self.tok, messages, engine.max_window, engine.max_length, thinking, self.template_kwargs or None
-        )
+        return fitting(self.tok, messages, engine.max_window, engine.max_length, thinking, self.template_kwargs or None)
 
 
 class Answer:
