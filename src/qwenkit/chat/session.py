@@ -194,7 +194,7 @@ def _for_file(message: Message) -> Row:
     if message["role"] != "assistant" or not _text(message).lstrip().startswith(OPEN):
         return dict(message)
     parsed = parse_text(_text(message), ())  # calls of tools stay text: there are none to answer them
-    return {**message, "content": parsed["content"], "reasoning_content": parsed["reasoning_content"]}
+    return {**message, **parsed}
 
 
 def _from_file(message: Message) -> Message:

@@ -300,12 +300,12 @@ class Chat:
 
     def name(self, name: str) -> None:
         """Raise a `UserError` for the name of no sampling parameter that a chat may have."""
-        from qwenkit.inference.sampling_params import VALIDATORS, SamplingParams
+        from qwenkit.inference.sampling_params import VALIDATORS
 
         if name in NO_EFFECT:
             raise UserError(f"{name} has no effect in a chat", where="sampling parameters")
         if name not in VALIDATORS:
-            SamplingParams(**{name: None})  # which says what there is
+            self.sampling({name: None})  # which says what there is
 
     def sampling(self, settings: Mapping[str, Any]) -> None:
         """Raise a `UserError` for values that a sampling parameter cannot have."""
