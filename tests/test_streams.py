@@ -11,13 +11,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
 
-from qwenkit.chat import session
+from qwenkit.chat.session import Session
 from qwenkit.cli import app
+from qwenkit.cli.chat_loop import Chat, Screen, start
 from qwenkit.errors import UserError, visible
 
 HOSTILE = "[/x][red]a\x1b]0;title\x07\x1b[2J\r\x9b1m\u202eb\u2066c:smile:\x7f"
@@ -60,21 +63,25 @@ def test_json_for_programs_in_another_encoding(monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(held.getvalue().decode("latin-1")) == ["\U0001f600", "é", "\udc80"]
 
 
-def test_an_answer_in_pieces_sends_no_escape(capsys: pytest.CaptureFixture[str]) -> None:
-    class Engine:
-        max_window, max_length = None, 1000
+@pytest.mark.parametrize("styled", [True, False])
+def test_an_answer_in_pieces_sends_no_escape(styled: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    class Answer:
+        in_thought = False
 
-        def stream_chat(self, messages: object, params: object, **_: object) -> list[str]:
-            return ["a\x1b", "[2J", "b\r\n", "中"]
+        def __iter__(self) -> Iterator[str]:
+            yield from ["a\x1b", "[2J", "b\r\n", "中"]
 
-    class Tok:
-        remarks = ("\x1b[1m",)
+    class Player:
+        tok = SimpleNamespace(remarks=("\x1b[1m",))
 
+    screen = Screen(styled)
+    screen.show(Answer(), lambda: False)
+    chat = Chat(Session(()), [Player()], screen, False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "truncate_history", lambda tok, history, *_, **__: history)
-        session.talk(Engine(), Tok(), None, None, "hi")
+        patch.setattr(sys, "stdin", None)
+        start(chat, None)
     shown = capsys.readouterr()
-    assert shown.out == "a\\x1b[2Jb\\r\n中\n" and "\x1b" not in shown.err
+    assert shown.out == "a\\x1b[2Jb\\r\n中\n" and shown.err == "note: \\x1b[1m\n"
 
 
 def test_standard_input_is_text_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .parse import ParsedMessage, read_arguments
+from qwenkit.chat.parse import ParsedMessage, read_arguments
 
 
 @dataclass(frozen=True)

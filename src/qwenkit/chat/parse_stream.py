@@ -22,12 +22,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
-from .json_scanner import JSONScanner
-from .messages import Tool
-from .parse import CLOSE, DECODER, OPEN, offered_names, past_blank, read_arguments, read_call
-from .parse_parts import CallArguments, CallBegin, CallEnd, CallsRevoked, Part, Text, ThoughtText
-from .thoughts import CLOSE as THOUGHT_END
-from .thoughts import OPEN as THOUGHT_START
+from qwenkit.chat.json_scanner import JSONScanner
+from qwenkit.chat.messages import Tool
+from qwenkit.chat.parse import CLOSE, DECODER, OPEN, offered_names, past_blank, read_arguments, read_call
+from qwenkit.chat.parse_parts import CallArguments, CallBegin, CallEnd, CallsRevoked, Part, Text, ThoughtText
+from qwenkit.chat.thoughts import CLOSE as THOUGHT_END
+from qwenkit.chat.thoughts import OPEN as THOUGHT_START
 
 LONGEST_HEAD = 2048
 """How far into a call its name is looked for while it is written."""

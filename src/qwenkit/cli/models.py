@@ -1,12 +1,9 @@
-"""Commands about models: chat with one, measure how long a context it can use, compare two forms."""
+"""Commands about models: measure how long a context one can use, compare its forms."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
@@ -24,104 +21,13 @@ from qwenkit.cli.app import (
     written,
 )
 from qwenkit.errors import Stopped, UserError
-from qwenkit.records import Quarantine, read_object, write_bytes
-
-if TYPE_CHECKING:
-    from qwenkit.inference import DraftModel
-
-Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
-
-
-def _temperature(text: str) -> float:
-    """Return a temperature; raises an error of the command line for what is none."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"{text} is not a number, 0 or more")
-    return value
-
+from qwenkit.records import Quarantine, write_bytes
 
 Model = Annotated[
     str,
     typer.Argument(help="a model folder, a GGUF file, or org/name of the Hub", parser=as_reference, metavar="MODEL"),
 ]
-
-
-@app.command(epilog="Example:  qwenkit chat runs/nano/chat-rlhf")
-def chat(
-    model: Model,
-    system: Annotated[str | None, typer.Option(help="a system prompt")] = None,
-    prompt: Annotated[str | None, typer.Option("-p", "--prompt", help="ask one thing and stop")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 is greedy", parser=_temperature, metavar="NUMBER")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="longest answer", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="seed of the draws")] = 0,
-    thinking: Annotated[
-        Literal["on", "off"] | None, typer.Option(help="answers with thoughts, or without; where the model has both")
-    ] = None,
-    variable: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
-    ] = None,
-    draft: Annotated[
-        str | None, typer.Option(help="a small model of the family, which guesses tokens ahead", metavar="MODEL")
-    ] = None,
-    kv_tokens: Annotated[
-        int | None, typer.Option(help="tokens that the cache holds; as many as memory allows", min=1)
-    ] = None,
-    json_schema: Annotated[Path | None, typer.Option(help="answer in JSON that fits the schema in this file")] = None,
-    regex: Annotated[str | None, typer.Option(help="answer with what this regular expression matches")] = None,
-    accept_unknown: Accept = "",
-) -> None:
-    """Talk to a chat model in the terminal. /clear forgets, /quit leaves."""
-    from qwenkit.chat import load_tokenizer
-    from qwenkit.chat.session import talk
-    from qwenkit.gguf_file import is_gguf
-    from qwenkit.hub import resolve
-    from qwenkit.inference import Engine, PromptLookup, SamplingParams
-
-    variables: Mapping[str, object] = dict(map(_variable, variable or ()))
-    folder = resolve(model)
-    if not folder.exists() and not is_gguf(folder):
-        raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
-    schema = None if json_schema is None else read_object(json_schema)
-    params = SamplingParams(
-        temperature=temperature, max_tokens=max_tokens, seed=seed, json_schema=schema, regex=regex
-    )  # fmt: skip
-    tok = load_tokenizer(folder)
-    if variables:  # what the folder cannot do is said before the model is loaded
-        tok.check_template_kwargs(variables)
-    thoughts = None if thinking is None else thinking == "on"
-    if thoughts is not None:
-        start = [{"role": "system", "content": system}] if system else []
-        asked = [*start, {"role": "user", "content": prompt or "Hi"}]
-        tok.render(asked, add_generation_prompt=True, thinking=thoughts, template_kwargs=variables)
-    with accepting_names(accept_unknown):
-        guesses = PromptLookup() if draft is None else _draft(resolve(draft))
-        engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
-    talk(engine, tok, params, system, prompt, variables, thoughts)
-
-
-def _draft(folder: Path) -> DraftModel:
-    """Return the small model of a folder, which guesses."""
-    from qwenkit.chat import load_tokenizer
-    from qwenkit.inference import DraftModel
-    from qwenkit.model import load_model
-
-    return DraftModel(load_model(folder), tok=load_tokenizer(folder))
-
-
-def _variable(text: str) -> tuple[str, Any]:
-    """Return a name and its value: JSON, or the text itself."""
-    name, sign, value = text.partition("=")
-    if not (sign and name.isidentifier()):
-        raise UserError(f"--variable {text}", expected="NAME=VALUE, such as enable_thinking=false")
-    try:
-        return name, json.loads(value)
-    except (ValueError, RecursionError):
-        return name, value
+Accept = Annotated[str, typer.Option("--accept-unknown", help=ACCEPT, metavar="KEY,...")]
 
 
 @app.command(
