@@ -18,7 +18,7 @@ from qwenkit.records import read_object
 
 if TYPE_CHECKING:
     from qwenkit.cli.chat_loop import Player
-    from qwenkit.inference import Engine
+    from qwenkit.inference import DraftModel, Engine
 
 
 def _temperature(text: str) -> float:
@@ -117,16 +117,20 @@ def _players(
 def _engine(folder: Path, tok: Any, *, kv_tokens: int | None, draft: str | None, accept_unknown: str) -> Engine:
     """Load a model, with guesses of tokens ahead."""
     from qwenkit.hub import resolve
-    from qwenkit.inference import DraftModel, Engine, PromptLookup
-    from qwenkit.model import load_model
+    from qwenkit.inference import Engine, PromptLookup
 
     with accepting_names(accept_unknown):
-        guesses = (
-            PromptLookup()
-            if draft is None
-            else DraftModel(load_model(resolve(draft)), tok=load_tokenizer(resolve(draft)))
-        )
+        guesses = PromptLookup() if draft is None else _draft(resolve(draft))
         return Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
+
+
+def _draft(folder: Path) -> DraftModel:
+    """Return the small model of a folder, which guesses."""
+    from qwenkit.chat import load_tokenizer
+    from qwenkit.inference import DraftModel
+    from qwenkit.model import load_model
+
+    return DraftModel(load_model(folder), tok=load_tokenizer(folder))
 
 
 def _variable(text: str) -> tuple[str, Any]:
