@@ -92,7 +92,7 @@ error: runs/my/run.json: No space left on device
     ),
     Case(
         "disk full within a node",
-        lambda d: full_disk(d, 4),
+        lambda d: full_disk(d, 5),
         "run my.toml",
         """\
 error: runs/my/.work/tokenizer-KEY: the disk is full, `tokenizer` stopped
