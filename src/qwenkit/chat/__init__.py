@@ -12,6 +12,9 @@
 | `render.py`                | pieces to ids with loss weights                                  |
 | `extend.py`                | what follows ids that were sampled                               |
 | `parse.py`                 | what a model wrote as a message: content, thoughts, tool calls   |
+| `parse_stream.py`          | the same while the answer is still being written                 |
+| `parse_parts.py`           | what both of them collect until it is a message                  |
+| `json_scanner.py`          | where a JSON object that is still being written ends             |
 | `stop_tokens.py`           | the tokens that end an answer                                    |
 | `thoughts.py`              | the tokens around its thought                                    |
 | `template.py`              | templates of other folders: run, and compared with the styles    |
@@ -22,7 +25,8 @@
 | `truncation.py`            | the oldest turns dropped where a prompt does not fit             |
 | `publish.py`               | a chat model's tokenizer, beside its weights                     |
 | `inspect.py`               | which tokens are trained, in colours                             |
-| `session.py`               | a conversation in the terminal                                   |
+| `session.py`               | a chat with one model or several, as a value                     |
+| `commands.py`              | what people type in it: `/undo`, `/set temperature 0.7`          |
 
 Names load on first use, so that a help page costs nothing.
 """
