@@ -209,7 +209,7 @@ class Static:
         torch.set_num_threads(threads)
         self.torch = torch
         loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto", attn_implementation="sdpa")
-        self.model = loaded.eval().to(device)
+        self.model: Any = loaded.eval().to(device)
 
     def answer(self, requests: list[Request]) -> list[list[int]]:
         """Return the new ids of each request, which are made until the longest answer is."""

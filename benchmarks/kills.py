@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from qwenkit.artifacts import MANIFEST, run_artifacts
+from qwenkit.stages import views
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     started = time.monotonic()
     hits = kill(command, given.kills, given.longest, random.Random(given.seed), given.out)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    nodes = run_artifacts(given.out)
+    nodes = run_artifacts(given.out, views())
     wrong = [node for node in nodes if manifest(given.whole, node) != manifest(given.out, node)]
     minutes = (time.monotonic() - started) / 60
     print(f"{hits} of {given.kills} kills hit a running process; {minutes:.1f} min in all")
@@ -56,7 +57,7 @@ def kill(command: list[str], kills: int, longest: float, moments: random.Random,
         process.kill()
         process.wait()
         hits += alive
-        done = run_artifacts(out) if out.exists() else []
+        done = run_artifacts(out, views()) if out.exists() else []
         state = "killed" if alive else "had ended"
         print(f"kill {number}: {state} after {seconds:.1f} s; {len(done)} nodes whole", flush=True)
     return hits

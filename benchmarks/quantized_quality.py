@@ -119,6 +119,7 @@ def rotate(model: Transformer, seed: int = 0) -> Transformer:
             if layer.bias is not None:
                 layer.bias.copy_((turn.T @ layer.bias.double()).float())
 
+    block: Any
     for block in turned.model.layers:
         attention, mlp = block.self_attn, block.mlp
         behind(block.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj)
