@@ -190,10 +190,11 @@ def counted(report: LoadReport) -> str:
 def client_lines(report: LoadReport) -> list[str]:
     """Return what the client itself took, and whether that was too much."""
     cost = report.client
-    if cost is None or cost.lag is None:
+    if cost is None:
         return []
-    lines = [f"client   {cost.cpu_share:.0%} of a core, {1000 * cost.lag.p99:.1f} ms late at p99"]
-    if cost.cpu_share > _BUSY or cost.lag.p99 > _LATE:
+    late = 0.0 if cost.lag is None else cost.lag.p99
+    lines = [f"client   {cost.cpu_share:.0%} of a core, {1000 * late:.1f} ms late at p99"]
+    if cost.cpu_share > _BUSY or late > _LATE:
         lines.append("         the client is at its own limit: these are its times as well as the server's")
     return lines
 

@@ -136,8 +136,9 @@ class LoadRun:
     async def _pause(self, retry_after: float | None) -> None:
         """Wait after an error, not beyond the end."""
         seconds = min(_LONGEST_PAUSE, _PAUSE if retry_after is None else max(0.1, retry_after))
-        if not self._is_over(seconds):
-            await asyncio.sleep(seconds)
+        if self.plan.duration is not None:
+            seconds = min(seconds, self._start + self.plan.duration - time.perf_counter())
+        await asyncio.sleep(max(0.0, seconds))
 
     async def _arrivals(self, rate: float) -> None:
         """Send requests when they are due, whatever became of the others; then wait for those that are open."""
@@ -166,9 +167,8 @@ class LoadRun:
         self._number += 1
         return self._number - 1
 
-    def _is_over(self, ahead: float = 0.0) -> bool:
-        seconds = time.perf_counter() + ahead - self._start
-        return self.plan.duration is not None and seconds >= self.plan.duration
+    def _is_over(self) -> bool:
+        return self.plan.duration is not None and time.perf_counter() - self._start >= self.plan.duration
 
     async def _one(self, number: int, client: int | None, due: float) -> RequestRecord:
         record = RequestRecord(number, client, due)
@@ -190,15 +190,15 @@ class LoadRun:
 
     async def _tick(self) -> None:
         """Measure by how much this process is late, and tell how far it is."""
-        told = due = time.perf_counter()
+        last = due = time.perf_counter()
         while True:
             due += _TICK
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             now = time.perf_counter()
             self._lags.append(now - due)
             due = max(due, now - _TICK)
-            if now >= told + _TELL:
-                told = now
+            if now >= last + _TELL:
+                last = now
                 self._progress(self._now(now - self._start))
 
     def _now(self, seconds: float) -> Progress:

@@ -1,7 +1,9 @@
-"""From records to figures: percentiles, rates, goodput, fairness. `docs/serving.md` ("Load") defines each.
+"""From records to figures: percentiles, rates, goodput, fairness.
 
-report = summarize(records, seconds, Objectives(first_token=0.5, inter_token=0.1))
-report.first_token.p99, report.tokens_per_second, report.goodput.share, report.fairness.finished.jain
+    report = summarize(records, Objectives(first_token=0.5, inter_token=0.1))
+    report.first_token.p99, report.tokens_per_second, report.goodput.share, report.fairness.finished.jain
+
+`docs/serving.md` ("Load") defines each figure.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def write_plot(records: Sequence[RequestRecord], path: Path, title: str) -> None
         between.legend(loc="upper right")
     arrivals = np.array([moment - start for record in records for moment in record.times])
     if arrivals.size:
-        counts, edges = np.histogram(arrivals, bins=_WINDOWS)
+        counts, edges = np.histogram(arrivals, bins=min(_WINDOWS, max(5, int(arrivals.max()))))
         rate.stairs(counts / np.diff(edges), edges)
     rate.set(ylabel="chunks a second", xlabel="seconds", ylim=(0, None))
     figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)

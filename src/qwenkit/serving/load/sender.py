@@ -158,9 +158,9 @@ async def _read_response(response: aiohttp.ClientResponse, record: RequestRecord
         response.close()
         return
     if response.content_type != "text/event-stream":
-        told = body_message(await _read_some(response, _ERROR_BYTES))
+        message = body_message(await _read_some(response, _ERROR_BYTES))
         response.close()
-        raise BrokenStream("not a stream", f"{response.content_type}: {told}")
+        raise BrokenStream("not a stream", f"{response.content_type}: {message}")
     reader = EventReader()
     while piece := await response.content.readany():
         now = time.perf_counter()
