@@ -55,3 +55,18 @@ def test_a_step_of_more_answers_is_measured_again_while_prompts_wait() -> None:
         empty += counts[-1] == 0
     assert 10 <= empty <= 400 // 32
     assert 48 <= counts[-1] <= 75  # half of 150 ms, at 1 ms a token
+
+
+def test_one_step_that_was_disturbed_is_forgotten_soon() -> None:
+    """A step that took ten times as long, as on a busy machine: six steps later pieces are nearly as long as before."""
+    pace = Pace()
+    for _ in range(20):
+        pace.note(0.08, answers=8, prompt_tokens=0)
+        before = pace.prompt_tokens()
+        pace.note(seconds(0, before, token=0.0005), answers=8, prompt_tokens=before)
+    pace.note(10 * seconds(0, before, token=0.0005), answers=8, prompt_tokens=before)
+    assert pace.prompt_tokens() < before / 2
+    for _ in range(6):
+        count = pace.prompt_tokens()
+        pace.note(seconds(0, count, token=0.0005), answers=8, prompt_tokens=count)
+    assert pace.prompt_tokens() >= 0.8 * before

@@ -20,6 +20,7 @@ from qwenkit.inference.block_pool import BLOCK
 
 _FIRST = 64  # tokens, while nothing has been measured
 _WEIGHT = 0.2  # of the newest measurement in the moving average
+_CHEAPER = 0.5  # of one that is below the average of prompts: a disturbance made that too high, or a small piece
 _SHARE = 0.5  # of a step of answers, for prompts besides
 _QUICK = 0.02  # seconds that a step may take in any case: 50 tokens a second, more than anybody reads
 _AGAIN = 32  # steps that read prompts too, before one that does not
@@ -44,7 +45,9 @@ class Pace:
             self.answer_step = _averaged(self.answer_step, seconds)
         else:
             rest = seconds - (self.answer_step or 0.0 if answers else 0.0)
-            self.prompt_token = _averaged(self.prompt_token, max(rest, 0.1 * seconds) / prompt_tokens)
+            each = max(rest, 0.1 * seconds) / prompt_tokens
+            weight = _WEIGHT if self.prompt_token is None or each > self.prompt_token else _CHEAPER
+            self.prompt_token = _averaged(self.prompt_token, each, weight)
 
     def prompt_tokens(self) -> int:
         """Return how many tokens of prompts take about half as long as a step of answers, or fill a quick step: whole
@@ -58,5 +61,5 @@ class Pace:
         return count // BLOCK * BLOCK if count >= BLOCK else max(1, count)
 
 
-def _averaged(before: float | None, new: float) -> float:
-    return new if before is None else before + _WEIGHT * (new - before)
+def _averaged(before: float | None, new: float, weight: float = _WEIGHT) -> float:
+    return new if before is None else before + weight * (new - before)
