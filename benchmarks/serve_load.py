@@ -5,7 +5,8 @@
 
 1. `--clients` ask `qwenkit serve` again and again for `--seconds`: errors, times to the first token and between tokens,
    fairness. The server's memory is read each second; after a warm-up of a fifth of the time, in which its cache fills
-   (`--kv-tokens` bounds it), a line is fitted: flat is a growth of less than 16 MB or 3 % over the rest.
+   (`--kv-tokens` bounds it), a line is fitted: flat is a growth of less than 16 MB or 3 % over the rest. A run of a few
+   seconds is not flat: its cache still fills.
 2. `--burst` requests come at once: some are answered, all others are sent away with 429, none is lost. The memory they
    take is bounded: at most 256 MB, and no more than that afterwards. Then the queue is empty, and single requests take
    as long as they did before the load (at most 1.5 times the median, and 50 ms).
