@@ -12,6 +12,7 @@ imports nothing of ours but for `qwenkit` and `machine`. Times are taken in the 
 | kind                    | what answers                                                                               |
 | ----------------------- | ------------------------------------------------------------------------------------------ |
 | qwenkit                 | `Engine.generate`; all prompts of a call at once                                           |
+| qwenkit loop            | `EngineLoop`, asked as a server is: by clients, each again when it was answered            |
 | transformers            | `generate` on one static batch, padded on the left; it ends with its longest answer        |
 | transformers continuous | its continuous batching, pages sized for the prompts that come                             |
 | llama.cpp               | its server's completions through `xllamacpp`, a slot and a caller for each prompt          |
@@ -187,6 +188,44 @@ class Ours:
         return self._params(temperature=0, max_tokens=count, ignore_eos=True, logprobs=False)
 
 
+class OurLoop:
+    """qwenkit's engine as a server holds it, on a thread of its own, without the server."""
+
+    def __init__(self, model: str, threads: int) -> None:
+        """Load a folder with the settings of `qwenkit serve`."""
+        from qwenkit.chat import load_tokenizer
+        from qwenkit.inference import Engine, EngineLoop
+        from qwenkit.platform import torch_threads
+
+        with torch_threads(threads):
+            self.loop = EngineLoop(Engine(model, load_tokenizer(model), invariant=False, max_batch=128))
+
+    def load(self, rows: list[Request], clients: int, objectives: list[float]) -> dict[str, Any]:
+        """Have so many clients ask these requests; return the figures of a load test."""
+        import asyncio
+        from dataclasses import asdict
+
+        from qwenkit.inference import SamplingParams
+        from qwenkit.serving.load.loops import LoadPlan, LoadRun
+        from qwenkit.serving.load.measures import Objectives, summarize
+        from qwenkit.serving.load.requests import LoadRequest
+
+        async def send(request: LoadRequest, record: Any) -> None:
+            params = SamplingParams.plain(temperature=0, max_tokens=request.max_tokens, ignore_eos=True, logprobs=False)
+            record.sent = time.perf_counter()
+            handle = await self.loop.asubmit(list(request.prompt or ()), params, timeout=LIMIT)
+            count = 0
+            async for delta in handle:
+                if delta.ids:
+                    record.times.append(time.perf_counter())
+                    count += len(delta.ids)
+            record.prompt_tokens, record.answer_tokens = len(request.prompt or ()), count
+
+        run = LoadRun(LoadPlan(clients=clients, requests=len(rows)),
+                      lambda number: LoadRequest(rows[number][0], None, rows[number][1]), send)  # fmt: skip
+        return asdict(summarize(asyncio.run(run.run()), Objectives(*objectives), client=run.cost()))
+
+
 def resident(name: str = "VmRSS") -> int:
     """Return the bytes of this process that lie in memory, or of the kernel's other counts (VmHWM: the peak)."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -269,6 +308,10 @@ class LlamaCpp:
         self.server = xllamacpp.Server(params)
         self.facts = {"llama.cpp": xllamacpp.get_system_info().strip()}
 
+    def address(self) -> str:
+        """Return where its server listens."""
+        return self.server.listening_address
+
     def answer(self, requests: list[Request]) -> list[list[int]]:
         """Answer all requests at once, each asked by a thread of its own; return placeholders, -1, for the new ids."""
         with ThreadPoolExecutor(len(requests)) as callers:
@@ -330,6 +373,7 @@ def _median_seconds(job: Callable[[], Any]) -> float:
 
 KINDS: dict[str, Callable[..., Any]] = {
     "qwenkit": Ours,
+    "qwenkit loop": OurLoop,
     "transformers": Static,
     "transformers continuous": Continuous,
     "llama.cpp": LlamaCpp,

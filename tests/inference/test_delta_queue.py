@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from qwenkit.errors import Stopped
 from qwenkit.inference import Delta, Output
-from qwenkit.inference.delta_queue import DeltaQueue, MergedDelta
+from qwenkit.inference.delta_queue import DeltaQueue, MergedDelta, Watcher, wake_all
 
 from .fake_engine import LIMIT
 
@@ -177,3 +177,29 @@ def test_coroutines_of_two_event_loops_are_woken_and_a_closed_one_is_passed_over
         assert not thread.is_alive()
         loop.close()
     assert queue._watchers == {}
+
+
+def test_the_coroutines_of_one_event_loop_are_woken_by_one_call() -> None:
+    """Also those of many requests; one of a closed event loop hurts nobody."""
+    closed = asyncio.new_event_loop()
+    gone = Watcher(closed, closed.create_future(), False)
+    closed.close()
+
+    async def main() -> tuple[int, int]:
+        event_loop, calls = asyncio.get_running_loop(), 0
+        queues = [DeltaQueue(4) for _ in range(5)]
+        futures = [queue.watch(event_loop) for queue in queues]
+        real = event_loop.call_soon_threadsafe
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return real(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(event_loop, "call_soon_threadsafe", counted)
+            wake_all([gone, *(watcher for queue in queues for watcher in queue.add(delta(0, 1)))])
+        done, _ = await asyncio.wait(futures, timeout=LIMIT)
+        return calls, len(done)
+
+    assert asyncio.run(main()) == (1, 5)

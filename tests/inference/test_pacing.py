@@ -31,3 +31,42 @@ def test_pieces_are_whole_blocks_or_less_than_one(token: float, expected: int) -
     pace.note(100 * token, answers=0, prompt_tokens=100)
     assert pace.prompt_tokens() == expected
     assert expected < BLOCK or expected % BLOCK == 0
+
+
+def test_steps_of_a_small_model_are_not_paced_to_death() -> None:
+    """What a piece costs at all (2 ms) is more than half a step of answers (1 ms): pieces do not shrink to a token."""
+    pace = Pace()
+    pace.note(0.001, answers=4, prompt_tokens=0)
+    for _ in range(200):
+        count = pace.prompt_tokens()
+        took = 0.001 + (0.002 + count * 5e-5 if count else 0.0)
+        pace.note(took, answers=4, prompt_tokens=count)
+    pace.note(0.001, answers=4, prompt_tokens=0)
+    assert 256 <= pace.prompt_tokens() <= 380  # 20 ms less 1 ms of answers and 2 ms of a piece: 340 tokens of 50 us
+
+
+def test_a_step_of_more_answers_is_measured_again_while_prompts_wait() -> None:
+    """The first step had one answer (30 ms); now there are many (150 ms), and prompts never end."""
+    pace, empty, counts = Pace(), 0, list[int]()
+    pace.note(0.03, answers=1, prompt_tokens=0)
+    for _ in range(400):
+        counts.append(pace.prompt_tokens())
+        pace.note(0.15 + counts[-1] * 0.001, answers=64, prompt_tokens=counts[-1])
+        empty += counts[-1] == 0
+    assert 10 <= empty <= 400 // 32
+    assert 48 <= counts[-1] <= 75  # half of 150 ms, at 1 ms a token
+
+
+def test_one_step_that_was_disturbed_is_forgotten_soon() -> None:
+    """A step that took ten times as long, as on a busy machine: six steps later pieces are nearly as long as before."""
+    pace = Pace()
+    for _ in range(20):
+        pace.note(0.08, answers=8, prompt_tokens=0)
+        before = pace.prompt_tokens()
+        pace.note(seconds(0, before, token=0.0005), answers=8, prompt_tokens=before)
+    pace.note(10 * seconds(0, before, token=0.0005), answers=8, prompt_tokens=before)
+    assert pace.prompt_tokens() < before / 2
+    for _ in range(6):
+        count = pace.prompt_tokens()
+        pace.note(seconds(0, count, token=0.0005), answers=8, prompt_tokens=count)
+    assert pace.prompt_tokens() >= 0.8 * before

@@ -171,3 +171,12 @@ def accepting_names(text: str) -> contextlib.AbstractContextManager[None]:
     from qwenkit.model.formats.keys import accepting
 
     return accepting(as_names(text))
+
+
+def need(package: str, command: str, extra: str) -> None:
+    """Raise a `UserError` where a package that one command needs is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{package} is not installed", where=command, expected=f"the extra `{extra}`",
+                        hint=f"pip install 'qwenkit[{extra}]'")  # fmt: skip

@@ -1,14 +1,18 @@
-"""The command that measures a machine with a model: prefill, decode, their bounds, and the cache."""
+"""The command that measures: a machine with a model (prefill, decode, their bounds, the cache), or a server under load
+(`load.py`)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qwenkit.cli.app import Json, accepting_names, app, bar, print_json, terminal
-from qwenkit.cli.models import Accept, Model
+from qwenkit.cli.app import Json, accepting_names, app, as_folder, as_reference, bar, need, print_json, terminal
+from qwenkit.cli.load import bench_server
+from qwenkit.cli.load_settings import KEY_VARIABLE, MOST_CLIENTS, LoadSettings, load_test
+from qwenkit.cli.models import Accept
 from qwenkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,16 +21,125 @@ if TYPE_CHECKING:
     from qwenkit.inference.bench import BenchReport
 
 
-@app.command(epilog="Example:  qwenkit bench runs/nano/chat-rlhf --quick")
+_SPEED, _LOAD, _ASKED = "A model on this machine", "A server under load", "What it is asked"
+
+
+@app.command(
+    epilog="Example:  qwenkit bench runs/nano/chat-rlhf --quick\n\n"
+    "A server:  qwenkit bench --url http://127.0.0.1:8000 --clients 16 --duration 30"
+)
 def bench(
-    model: Model,
-    threads: Annotated[int, typer.Option(help="0: all free cores", min=0)] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="fewer repetitions, shorter prompts")] = False,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="a model: its folder, or org/name of the Hub", parser=as_reference, metavar="MODEL"),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="0: all free cores", min=0, rich_help_panel=_SPEED)] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="fewer repetitions, shorter prompts", rich_help_panel=_SPEED)
+    ] = False,
     accept_unknown: Accept = "",
+    url: Annotated[
+        str | None, typer.Option(help="a server of OpenAI's API, such as http://127.0.0.1:8000", rich_help_panel=_LOAD)
+    ] = None,
+    served: Annotated[
+        str | None, typer.Option("--model", help="which of its models; the first", rich_help_panel=_LOAD)
+    ] = None,
+    key_variable: Annotated[
+        str | None,
+        typer.Option(help=f"the variable of the environment that has its key; {KEY_VARIABLE}", rich_help_panel=_LOAD),
+    ] = None,
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            help="so many ask, each again when it was answered; 8", min=1, max=MOST_CLIENTS, rich_help_panel=_LOAD
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="or requests a second, whatever the server does", rich_help_panel=_LOAD)
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help="how many in all", min=1, rich_help_panel=_LOAD)] = None,
+    duration: Annotated[
+        float | None, typer.Option(help="or seconds in which they are sent; 30", rich_help_panel=_LOAD)
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="seconds of one request; 600", min=0.1, rich_help_panel=_LOAD)
+    ] = None,
+    slo_ttft: Annotated[
+        float | None,
+        typer.Option(help="ms to the first token that a good request needs at most", min=0, rich_help_panel=_LOAD),
+    ] = None,
+    slo_itl: Annotated[
+        float | None, typer.Option(help="and ms per token after it, on average", min=0, rich_help_panel=_LOAD)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="write all figures, and each request, as JSON", parser=as_folder, metavar="FILE", rich_help_panel=_LOAD
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="draw latencies over time: .svg or .png", parser=as_folder, metavar="FILE", rich_help_panel=_LOAD
+        ),
+    ] = None,
+    api: Annotated[str | None, typer.Option(help="chat or completions; chat", rich_help_panel=_ASKED)] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines with `prompt` or `messages`; else made from the seed",
+            parser=as_folder,
+            metavar="FILE",
+            rich_help_panel=_ASKED,
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        str | None,
+        typer.Option(help="about so many for each prompt that is made, such as 16-256; 64", rich_help_panel=_ASKED),
+    ] = None,
+    answer_tokens: Annotated[
+        str | None,
+        typer.Option(help="so many at most for each answer (`max_tokens`), such as 16-256; 64", rich_help_panel=_ASKED),
+    ] = None,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="answers as long as that, where the server can", rich_help_panel=_ASKED)
+    ] = False,
+    body: Annotated[
+        str | None,
+        typer.Option(help="further fields of every request, as JSON", metavar="JSON", rich_help_panel=_ASKED),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of prompts, lengths and arrivals; 0", rich_help_panel=_ASKED)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast this machine reads (prefill) and writes (decode) with a model, which share of its bounds that
-    is, and what a prefix saves that was read before."""
+    is, and what a prefix saves that was read before. With `--url` measure a server under load instead: times to the
+    first token and between tokens, tokens a second, goodput, fairness; `docs/serving.md` defines each figure."""
+    settings = LoadSettings(
+        url=url, model=served, key_variable=key_variable, clients=clients, rate=rate, requests=requests,
+        duration=duration, timeout=timeout, slo_ttft=slo_ttft, slo_itl=slo_itl, out=out, plot=plot, api=api,
+        prompts=prompts, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, ignore_eos=ignore_eos, body=body,
+        seed=seed,
+    )  # fmt: skip
+    if (model is None) == (url is None):
+        raise UserError("nothing to measure" if url is None else "a model of this machine and a server",
+                        where="qwenkit bench", expected="a model, or --url and a server",
+                        hint=None if url is None else f"--model {model}, if it is the server's")  # fmt: skip
+    if model is not None:
+        settings.refuse()
+        _bench_model(model, threads, quick, accept_unknown, as_json)
+        return
+    if threads or quick or accept_unknown:
+        raise UserError("--threads, --quick or --accept-unknown with a server", where="qwenkit bench",
+                        expected="a model with them")  # fmt: skip
+    need("aiohttp", "qwenkit bench --url", "load")
+    if code := bench_server(load_test(settings), as_json):
+        raise typer.Exit(code)
+
+
+def _bench_model(model: str, threads: int, quick: bool, accept_unknown: str, as_json: bool) -> None:
+    """Measure a model on this machine, and print what it is."""
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine
     from qwenkit.inference.bench import DECODE

@@ -59,7 +59,7 @@ class MergedDelta:
         return replace(self._last, **self._others, **self._lists, text=text)
 
 
-class _Watcher(NamedTuple):
+class Watcher(NamedTuple):
     """A coroutine that waits, by its event loop."""
 
     event_loop: asyncio.AbstractEventLoop
@@ -76,7 +76,7 @@ class DeltaQueue:
         self._lock = threading.RLock()  # a finalizer may come back here while it is taken
         self._changed, self._finished = threading.Condition(self._lock), threading.Condition(self._lock)
         self._deltas: deque[Delta | MergedDelta] = deque()
-        self._watchers: dict[int, _Watcher] = {}
+        self._watchers: dict[int, Watcher] = {}
         self._output: Output | None = None
         self._error: QwenkitError | None = None
 
@@ -99,16 +99,20 @@ class DeltaQueue:
 
     def put(self, delta: Delta) -> None:
         """Add a delta; the last one of a request ends it. After the end nothing is added."""
+        wake_all(self.add(delta))
+
+    def add(self, delta: Delta) -> list[Watcher]:
+        """Do what `put` does, and return the coroutines that wait for it, so that those of many requests are woken
+        together."""
         with self._lock:
             if self.has_ended:
-                return
+                return []
             self._deltas.append(delta)
             if len(self._deltas) > self._merge_above:
                 self._deltas = deque(merged(self._deltas))
                 self._merge_above = max(self._max_undelivered, 2 * len(self._deltas))
             self._output, self._error = delta.output or self._output, delta.error or self._error
-            woken = self._notify()
-        _wake_all(woken)
+            return self._notify()
 
     def close(self, error: QwenkitError, discard: bool = False) -> None:
         """End the request with an error, if it has not ended; `discard` also drops what was not taken."""
@@ -118,7 +122,7 @@ class DeltaQueue:
             if not self.has_ended:
                 self._error = error
             woken = self._notify()
-        _wake_all(woken)
+        wake_all(woken)
 
     def take(self) -> tuple[Delta | None, bool]:
         """Return the next delta or None, and whether there is none because the request has ended."""
@@ -139,7 +143,7 @@ class DeltaQueue:
             if self._is_ready(for_end):
                 future.set_result(None)
             else:
-                self._watchers[id(future)] = _Watcher(event_loop, future, for_end)
+                self._watchers[id(future)] = Watcher(event_loop, future, for_end)
         return future
 
     def unwatch(self, future: asyncio.Future[None]) -> None:
@@ -149,7 +153,7 @@ class DeltaQueue:
     def _is_ready(self, for_end: bool) -> bool:
         return self.has_ended or (bool(self._deltas) and not for_end)
 
-    def _notify(self) -> list[_Watcher]:
+    def _notify(self) -> list[Watcher]:
         """Wake the threads that wait for what has happened, and return the coroutines that do; the lock is taken."""
         self._changed.notify_all()
         if self.has_ended:
@@ -161,16 +165,22 @@ class DeltaQueue:
         return ready
 
 
-def _wake_all(watchers: list[_Watcher]) -> None:
-    """Wake coroutines. Without the lock: those of a closed event loop may be collected when they are forgotten here."""
+def wake_all(watchers: Iterable[Watcher]) -> None:
+    """Wake coroutines, those of one event loop by one call: each writes to a pipe, and meanwhile the thread that makes
+    deltas loses the interpreter to the ones that it wakes. Without a lock: those of a closed event loop may be
+    collected when they are forgotten here."""
+    futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for watcher in watchers:
+        futures.setdefault(watcher.event_loop, []).append(watcher.future)
+    for event_loop, own in futures.items():
         with contextlib.suppress(RuntimeError):  # that event loop is closed: nobody waits there
-            watcher.event_loop.call_soon_threadsafe(_wake, watcher.future)
+            event_loop.call_soon_threadsafe(_wake, own)
 
 
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _wake(futures: Iterable[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
 
 
 def merged(deltas: Iterable[Delta | MergedDelta]) -> list[MergedDelta]:

@@ -35,7 +35,7 @@ from typing import Any, TypeVar
 import torch
 
 from qwenkit.errors import QwenkitError, UserError
-from qwenkit.inference.delta_queue import DeltaQueue
+from qwenkit.inference.delta_queue import DeltaQueue, Watcher, wake_all
 from qwenkit.inference.loop_calls import Calls
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
@@ -331,18 +331,22 @@ class LoopThread:
             self._drop(pending.number)
 
     def _deliver(self, deltas: list[Delta]) -> None:
-        """Put deltas into the queues of their requests; ones of requests that are not the loop's are dropped."""
-        now = time.monotonic()
-        for delta in deltas:
-            pending = self._by_handle.get(delta.handle)
-            if pending is None:
-                continue
-            if pending.number in self._waiting:
-                self._waiting.discard(pending.number)
-                self._counts.begin(now - pending.since)
-            pending.queue.put(delta)
-            if delta.output is not None or delta.error is not None:
-                self._finish(pending)
+        """Put deltas into the queues of their requests, then wake who waits for them; ones of requests that are not the
+        loop's are dropped."""
+        now, watchers = time.monotonic(), list[Watcher]()
+        try:
+            for delta in deltas:
+                pending = self._by_handle.get(delta.handle)
+                if pending is None:
+                    continue
+                if pending.number in self._waiting:
+                    self._waiting.discard(pending.number)
+                    self._counts.begin(now - pending.since)
+                watchers += pending.queue.add(delta)
+                if delta.output is not None or delta.error is not None:
+                    self._finish(pending)
+        finally:
+            wake_all(watchers)
         self._rate.add(now, sum(len(delta.ids) for delta in deltas))
 
     def _take_call(self, future: Future[T], function: Callable[[], T], when_idle: bool) -> None:

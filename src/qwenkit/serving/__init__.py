@@ -27,4 +27,5 @@
 | `settings.py`       | where a server listens, and every limit                                         |
 | `server.py`         | the socket, the start, the signals, the end                                     |
 | `connection.py`     | one connection, whose waits end                                                 |
+| `load/`             | the client that measures a server under load, this one or another               |
 """
