@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from qwenkit.errors import QwenkitError
-from qwenkit.inference import Delta, EngineTimeout, RequestHandle, SamplingParams
+from qwenkit.inference import Delta, EngineStopped, EngineTimeout, RequestHandle, SamplingParams
 from qwenkit.prompt import Prompt
 from qwenkit.serving.answer_events import AnswerEvents
 from qwenkit.serving.keys import Allowance, Client
@@ -24,7 +24,7 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.metrics import ServerMetrics
 from qwenkit.serving.models import ModelCatalog
 from qwenkit.serving.prompts import engine_params
-from qwenkit.serving.refusals import Refusal, Refused, refusal_of
+from qwenkit.serving.refusals import ENDING, Refusal, Refused, refusal_of
 from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest
 from qwenkit.serving.request import Usage as TokenUsage
 from qwenkit.serving.served_model import ServedModel
@@ -93,7 +93,7 @@ async def _submit(
 async def hold_model(name: str | None, visit: Visit, services: Services) -> ServedModel:
     """Return the model of a name, loaded, and in memory until the request ends."""
     if services.catalog.draining:
-        raise Refused(Refusal("unavailable", "the server is ending", code="draining", retry_after=5))
+        raise Refused(ENDING)
     entry = services.catalog.find(name, client_of(visit).models)
     visit.model = entry.name
     using = services.catalog.use(entry, services.settings.limits.load_seconds)
@@ -168,7 +168,8 @@ class Answer:
                 if part.answer.is_complete and delta.output is None:
                     part.handle.abort()  # one call of a tool was asked, and is there
         except QwenkitError as error:
-            yield [Failed(refusal_of(error))]
+            ends = isinstance(error, EngineStopped) and self.services.catalog.draining
+            yield [Failed(ENDING if ends else refusal_of(error))]
             return
         finally:
             self._finish()

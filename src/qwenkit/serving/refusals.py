@@ -73,6 +73,10 @@ class Refusal:
         return "; ".join(parts)
 
 
+ENDING = Refusal("unavailable", "the server is ending", code="draining", retry_after=5)
+"""Why a request is not answered any more when the server is told to end."""
+
+
 class Refused(Exception):
     """A request is refused. Codecs raise it for bodies, the server for everything else."""
 
@@ -91,7 +95,7 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, EngineTimeout):
         return Refusal("timeout", "the answer took too long", code="timeout")
     if isinstance(error, EngineStopped):
-        return Refusal("unavailable", "the model does not run any more", code="engine_stopped")
+        return Refusal("unavailable", "the model does not run any more", code="engine_stopped", retry_after=1)
     if isinstance(error, UserError):
         hint = error.hint or _nearest(error.nearest)
         return Refusal("invalid", error.what, _field(error), error.expected, hint, "invalid_value")
