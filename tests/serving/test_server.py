@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 from qwenkit.errors import UserError
 from qwenkit.serving import server
+from qwenkit.serving.connection import reserve_descriptors
 from qwenkit.serving.settings import Limits, ServerSettings
 from tests.conftest import ROOT
 from tests.serving.asgi import LIMIT
@@ -141,12 +143,45 @@ def test_what_is_not_http(desk: Desk, sent: bytes, capfd: pytest.CaptureFixture[
 
 
 def test_more_connections_than_there_may_be(desk: Desk) -> None:
+    """One too many is told so at once, also where neither it nor the others ask anything."""
     with running(desk, limits=Limits(connections=3)) as made:
-        with made.connect(), made.connect():
-            assert made.ask("GET", "/health")[0] == 503
+        with made.connect(), made.connect(), made.connect():
+            with made.connect() as fourth:
+                assert rest(fourth).decode() == (
+                    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+                    "Connection: close\r\nContent-Length: 126\r\n\r\n"
+                    '{"error": {"message": "too many connections are open", "type": "server_error", '
+                    '"param": null, "code": "too_many_connections"}}'
+                )
         deadline = time.monotonic() + LIMIT
         while made.ask("GET", "/health")[0] != 200:  # as soon as the server has seen that they are closed
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "set_to", "connections"),
+    [(1024, 4096, 1664, 1024), (1024, 1024, None, 512), (256, 512, 512, 256), (65536, 65536, None, 1024),
+     (1024, resource.RLIM_INFINITY, 1664, 1024)],
+)  # fmt: skip
+def test_descriptors_for_all_connections(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, set_to: int | None, connections: int
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, both: limits.append(both))
+    assert reserve_descriptors(1024, 512) == connections
+    assert limits == ([] if set_to is None else [(set_to, hard)])
+
+
+@pytest.mark.parametrize("behind", [b"A: b\r\n" * 1000, b"Host: localhost\r\nA: " + b"x" * 16_000 + b"\r\n"])
+def test_header_fields_that_are_too_large_in_one_packet(desk: Desk, behind: bytes) -> None:
+    line = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with running(desk, limits=Limits(header_bytes=4096)) as made:
+        with made.connect(line + behind + b"\r\n") as sock:
+            answer = rest(sock)
+        assert answer.startswith(b"HTTP/1.1 431 ") and b'"code": "header_too_large"' in answer
+        with made.connect(line + b"A: " + b"x" * 4000 + b"\r\nConnection: close\r\n\r\n") as sock:
+            assert rest(sock).startswith(b"HTTP/1.1 200")
 
 
 def test_a_port_in_use() -> None:
@@ -252,7 +287,9 @@ def test_a_body_that_nobody_reads_ends_the_connection(desk: Desk, method: str, s
 
 
 def test_a_body_with_two_lengths(desk: Desk) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    )
     behind = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with running(desk) as made:
         with made.connect(head + b"2\r\n{}\r\n0\r\n\r\n" + behind) as sock:

@@ -263,9 +263,7 @@ class _Answer:
     async def json(self, status: int, body: object, fields: Iterable[Header], owes_end: bool = False) -> None:
         """Send a JSON body; all signs beyond ASCII are escapes, so that any text is one. With `owes_end` the end of the
         message is left to `end`: the client has all of it, and the connection stays open."""
-        await self.whole(
-            status, json.dumps(body).encode(), [(b"content-type", b"application/json"), *fields], owes_end
-        )
+        await self.whole(status, json.dumps(body).encode(), [(b"content-type", b"application/json"), *fields], owes_end)
 
     async def whole(self, status: int, body: bytes, fields: Iterable[Header], owes_end: bool = False) -> None:
         """Send a complete response; `owes_end` as for `json`."""

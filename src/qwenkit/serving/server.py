@@ -19,6 +19,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 import uvicorn
 
 from qwenkit.errors import DONE, UserError
-from qwenkit.serving.connection import BoundedConnection
+from qwenkit.serving.connection import BoundedConnection, reserve_descriptors
 from qwenkit.serving.guard import check_exposure
 from qwenkit.serving.models import ModelCatalog
 from qwenkit.serving.served_model import ServedModel
@@ -95,10 +96,11 @@ async def _load_first(server: DrainingServer, catalog: ModelCatalog) -> ServedMo
 
 def configuration(app: Any, limits: Limits) -> uvicorn.Config:
     """Return how uvicorn runs: HTTP/1.1 alone, within the limits, without a log or headers of its own."""
+    limits = replace(limits, connections=reserve_descriptors(limits.connections, BACKLOG))
     protocol = type("Connection", (BoundedConnection,), {"limits": limits})
     return uvicorn.Config(
         app, http=protocol, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, backlog=BACKLOG, limit_concurrency=limits.connections,
+        server_header=False, proxy_headers=False, backlog=BACKLOG,
         h11_max_incomplete_event_size=limits.header_bytes, timeout_keep_alive=int(max(1, limits.idle_seconds)),
         timeout_graceful_shutdown=math.ceil(limits.drain_seconds + LAST_SECONDS),
     )  # fmt: skip
