@@ -103,7 +103,8 @@ class Front:
         visit.check_length()
         self.gate.check_host(visit.host)
         self.gate.check_origin(visit.origin, visit.host)
-        answer.extra += self.gate.cors_headers(visit.origin, visit.method == "OPTIONS")
+        wanted = visit.headers.get("access-control-request-headers")
+        answer.extra += self.gate.cors_headers(visit.origin, visit.method == "OPTIONS", wanted)
         if visit.method == "OPTIONS" and "access-control-request-method" in visit.headers:
             await answer.whole(204, b"", ())
             return
