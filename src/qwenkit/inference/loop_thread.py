@@ -8,7 +8,8 @@
     thread.stop(timeout=30)
 
 Only this thread calls the engine, but for `prepare`. Others reach it through the inbox, a queue of functions that it
-runs between two steps. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
+runs between two steps. A thread that steps the engine by mistake is told so or makes this one wait for it; no request
+here is lost by that. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
 of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock. A call that needs an idle engine and all
 that comes after it wait in `turns.py`; requests and calls (`loop_calls.py`) that wait are bounded, each by
 `max_waiting`.
@@ -39,6 +40,7 @@ from qwenkit.inference.delta_queue import DeltaQueue
 from qwenkit.inference.loop_calls import Calls
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
+from qwenkit.inference.one_thread import ThreadInside
 from qwenkit.inference.outputs import Delta
 from qwenkit.inference.request_handle import POLL_SECONDS
 from qwenkit.inference.sequence import Request
@@ -49,6 +51,7 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
 _EXIT_SECONDS = 10.0
+_INSIDE_SECONDS = 0.005  # between two looks whether another thread is still inside the engine
 _AT_ONCE = 1000  # of what was asked is done before the next step
 _THREADS: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
@@ -251,7 +254,7 @@ class LoopThread:
             while not self.stopping:
                 self._turn()
             for handle in list(self._by_handle):
-                self.engine.abort(handle)
+                self._when_alone(partial(self.engine.abort, handle))
         except BaseException as fault:
             self.fault = fault
         self._busy_since, error = None, self._refusal()
@@ -269,7 +272,18 @@ class LoopThread:
         self._end_late_ones()
         self._turns.run(lambda: not self.engine.has_work)
         if self.engine.has_work and not self.stopping:
-            self._deliver(self.engine.step())
+            self._deliver(self._when_alone(self.engine.step))
+
+    def _when_alone(self, ask: Callable[[], T]) -> T:
+        """Return what the engine answers, as soon as no other thread is inside it; raises `ThreadInside` where one is
+        still when the loop is to end."""
+        while True:
+            try:
+                return ask()
+            except ThreadInside:
+                if self.stopping:
+                    raise
+                time.sleep(_INSIDE_SECONDS)
 
     def _arrived(self) -> Iterator[Callable[[], None]]:
         """Yield what the inbox holds; sleep for it only where there is nothing else to do."""
@@ -296,7 +310,7 @@ class LoopThread:
     def _begin(self, pending: _Pending, request: Request) -> None:
         """Hand a request to the engine."""
         try:
-            pending.handle = self.engine.enqueue(request)
+            pending.handle = self._when_alone(partial(self.engine.enqueue, request))
         except QwenkitError as error:
             self._finish(pending, error)
             return
@@ -313,7 +327,7 @@ class LoopThread:
         if pending.handle is not None:
             self._by_handle.pop(pending.handle, None)
             if error is not None:
-                self.engine.abort(pending.handle)
+                self._when_alone(partial(self.engine.abort, pending.handle))
         self._turns.drop(pending.number)
         if error is not None:
             pending.queue.close(error)
