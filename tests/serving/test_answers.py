@@ -182,6 +182,11 @@ def test_a_full_queue(desk: Desk) -> None:
             await asyncio.sleep(0.01)
         refused = await aask(app, "POST", PATH, QUESTION)
         assert (refused.status, refused.json["code"], refused.headers["retry-after"]) == (429, "queue_full", "1")
+        thread = desk.made.loaded["tiny"].loop._thread
+        for pending in thread._pending.values():
+            pending.since -= 7.5  # the queue has stood for so long
+        later = await aask(app, "POST", PATH, QUESTION)
+        assert (later.status, later.headers["retry-after"]) == (429, "8")
         desk.engines["tiny"].allow(1000)
         assert [(await exchange.answer()).status for exchange in waiting] == [200, 200]
 
@@ -216,7 +221,7 @@ def test_the_limits_of_a_key(desk: Desk) -> None:
 def test_what_the_model_cannot_read(desk: Desk) -> None:
     app = desk.app()
     answer = ask(app, "POST", PATH, {"prompt": "stone " * 300})
-    assert answer.status == 400 and answer.json["param"] == "prompt"
+    assert (answer.status, answer.json["param"], answer.json["code"]) == (400, "prompt", "context_length_exceeded")
     assert answer.json["message"].startswith("prompt: 601 tokens; expected: at most 511 tokens")
     assert ask(app, "POST", PATH, {"prompt": ""}).status == 400
     assert ask(app, "POST", "/v1/chat/completions", {"messages": [{"role": "nobody", "content": "x"}]}).status == 400
@@ -230,7 +235,7 @@ def test_a_text_that_no_tokens_could_hold_is_not_encoded(desk: Desk, monkeypatch
     monkeypatch.setattr(type(model.tok), "encode", lambda *given, **more: pytest.fail("it was encoded"))
     text = "x" * (512 * model.longest_token + 1)
     answer = ask(app, "POST", PATH, {"prompt": text})
-    assert (answer.status, answer.json["param"]) == (400, "prompt")
+    assert (answer.status, answer.json["param"], answer.json["code"]) == (400, "prompt", "context_length_exceeded")
     assert f"{len(text)} characters; expected: at most 512 tokens" in answer.json["message"]
     messages = [{"role": "user", "content": text}]
     assert ask(app, "POST", "/v1/chat/completions", {"messages": messages}).json["param"] == "messages"

@@ -7,12 +7,11 @@
     future = thread.ask(function, when_idle=False)
     thread.stop(timeout=30)
 
-Only this thread calls the engine, but for `prepare`. Others reach it through the inbox, a queue of functions that it
-runs between two steps. A thread that steps the engine by mistake is told so or makes this one wait for it; no request
-here is lost by that. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
-of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock. A call that needs an idle engine and all
-that comes after it wait in `turns.py`; requests and calls (`loop_calls.py`) that wait are bounded, each by
-`max_waiting`.
+Only this thread calls the engine, but for `prepare`; where another one is inside by mistake, this one waits. Others
+reach it through the inbox, a queue of functions that it runs between two steps. `SimpleQueue` lets a finalizer put
+something in at any moment, also one that runs in the middle of another `put`; so what a finalizer calls (`release`,
+`quit`) takes no lock. A call that needs an idle engine and all that comes after it wait in `turns.py`; requests and
+calls (`loop_calls.py`) that wait are bounded, each by `max_waiting`.
 
 The thread is a daemon that is stopped when the interpreter ends. After a fork the child has no such thread, and every
 use of the loop there is refused.
@@ -22,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -109,7 +109,8 @@ class LoopThread:
                 raise error
             if len(self._waiting) >= self.max_waiting:
                 self._counts.refused += 1
-                raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later")
+                raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later",
+                                 seconds=self._waiting_seconds())  # fmt: skip
             self._pending[number] = _Pending(number, queue, timeout, deadline, time.monotonic())
             self._waiting.add(number)
 
@@ -189,13 +190,19 @@ class LoopThread:
         self.refuse_fork()
         with self._lock:
             waiting, running = len(self._waiting), len(self._pending) - len(self._waiting)
+            waiting_seconds = self._waiting_seconds()
         error = None if self.fault is None else stopped_by(self.fault).what
         engine_stats = getattr(self.engine, "stats", lambda: None)() if self.fault is None else None
         rate = self._rate.rate(time.monotonic())
         return LoopStats(
-            self.state, error, running, waiting, generated_tokens=self._rate.total, tokens_per_second=rate,
-            engine=engine_stats, **vars(self._counts),
+            self.state, error, running, waiting, waiting_seconds, generated_tokens=self._rate.total,
+            tokens_per_second=rate, engine=engine_stats, **vars(self._counts),
         )  # fmt: skip
+
+    def _waiting_seconds(self) -> float:
+        """Return how long the first of those that wait has waited; the lock is taken."""
+        since = (self._pending[number].since for number in list(self._waiting) if number in self._pending)
+        return max(0.0, time.monotonic() - min(since, default=math.inf))
 
     @property
     def state(self) -> LoopState:
@@ -275,8 +282,7 @@ class LoopThread:
             self._deliver(self._when_alone(self.engine.step))
 
     def _when_alone(self, ask: Callable[[], T]) -> T:
-        """Return what the engine answers, as soon as no other thread is inside it; raises `ThreadInside` where one is
-        still when the loop is to end."""
+        """Return what the engine answers when no other thread is inside it; raises `ThreadInside` at the loop's end."""
         while True:
             try:
                 return ask()

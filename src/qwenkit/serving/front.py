@@ -249,6 +249,8 @@ class _Answer:
             self.begun, self._visit.status = True, message["status"]
             names = {name.lower() for name, _ in message.get("headers", ())}
             own = [*self.extra, (b"x-request-id", self._visit.id.encode())]
+            if self._visit.face == "messages":
+                own.append((b"request-id", self._visit.id.encode()))  # Anthropic's name of it
             if self._visit.leaves_body:
                 own.append((b"connection", b"close"))  # what follows would be taken for the next request
             kept = [field for field in own if field[0] not in names]

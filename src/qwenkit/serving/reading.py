@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from qwenkit.errors import listed
+from fastapi import Request
+
+from qwenkit.errors import listed, nearest
 from qwenkit.serving.fields import Table
+from qwenkit.serving.refusals import Refusal, Refused
 from qwenkit.serving.visit import Visit
 
 T = TypeVar("T")
@@ -19,6 +22,14 @@ LARGE_BODY = 32 * 1024
 async def parsed(parse: Callable[[bytes], T], body: bytes) -> T:
     """Return what a body asks; a large one is read on another thread."""
     return parse(body) if len(body) < LARGE_BODY else await asyncio.to_thread(parse, body)
+
+
+def no_such_path(request: Request) -> Refused:
+    """Return the refusal of a path that is not there, with the nearest one that is."""
+    asked, paths = request.url.path[:80], [getattr(route, "path", "") for route in request.app.routes]
+    close = nearest(asked, [path for path in paths if path and "{" not in path])
+    hint = f"did you mean {close}?" if close else None
+    return Refused(Refusal("not_found", f"there is no path {asked}", hint=hint, code="no_such_path"))
 
 
 def new_id(visit: Visit) -> str:

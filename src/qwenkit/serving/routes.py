@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
 from qwenkit.serving.faces import embeddings, messages, models, tokenize
-from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed
 from qwenkit.serving.request import Reply, TextRequest
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class _Routes:
 
     async def show_model(self, request: Request, name: str) -> Response:
         """Return one of them."""
+        if not name:
+            raise no_such_path(request)
         entry = self.services.catalog.find(name, client_of(request.state.visit).models)
         return JSONResponse(models.shown(self._model(name, entry)))
 
