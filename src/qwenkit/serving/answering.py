@@ -35,6 +35,10 @@ QUIET_SECONDS = 15.0
 """After this time without a token a stream says that it is alive, so that no proxy closes it."""
 
 
+NUMBERS_AT_ONCE = 512
+"""How many tokens and log-probabilities of one request are made into events before other requests have a turn."""
+
+
 @dataclass(frozen=True)
 class Services:
     """What all requests share."""
@@ -148,7 +152,7 @@ class Answer:
     ) -> None:
         """Take over the parts that the engine has."""
         self.request, self.visit, self.services, self.model = request, visit, services, model
-        self._parts, self._last = parts, dict[tuple[int, int], float]()
+        self._parts, self._last, self._numbers = parts, dict[tuple[int, int], float](), 0
 
     async def events(self) -> AsyncIterator[list[Event]]:
         """Yield the events as they come, and none now and then while nothing comes; the last one is `Ended` or
@@ -160,6 +164,7 @@ class Answer:
                     yield []
                     continue
                 self._measure(part, delta)
+                await self._let_others(delta)
                 events = part.answer.push(delta)
                 if events:
                     yield events
@@ -211,6 +216,14 @@ class Answer:
             if delta is None:
                 return
             yield delta
+
+    async def _let_others(self, delta: Delta) -> None:
+        """Let the server's other requests go on now and then: where deltas come faster than they are written, there is
+        nothing that this one would wait for."""
+        self._numbers += len(delta.ids) * (1 + (self.request.top_logprobs or 0))
+        if self._numbers >= NUMBERS_AT_ONCE:
+            self._numbers = 0
+            await asyncio.sleep(0)
 
     def _measure(self, part: _Part, delta: Delta) -> None:
         """Count the tokens of a delta, and when they came."""

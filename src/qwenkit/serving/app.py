@@ -36,7 +36,7 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import CONTENT_TYPE, ServerMetrics
 from qwenkit.serving.models import ModelCatalog
-from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed, written
 from qwenkit.serving.refusals import Kind, Refusal, Refused
 from qwenkit.serving.request import Event, Events, Failed, GenerationRequest, Reply
 from qwenkit.serving.routes import add_routes
@@ -157,7 +157,9 @@ def _generating(codec: Codec, services: Services) -> Callable[[Request], Any]:
         events: list[Event] = [event async for events in answer.events() for event in events]
         if isinstance(events[-1], Failed):
             raise Refused(events[-1].refusal)
-        return JSONResponse(codec.whole(asked, reply, events), headers=fields_of(asked.ignored))
+        numbers = visit.generated_tokens * (1 + (asked.top_logprobs or 0))
+        body = await written(partial(codec.whole, asked, reply, events), numbers)
+        return Response(body, media_type="application/json", headers=fields_of(asked.ignored))
 
     return generate
 
