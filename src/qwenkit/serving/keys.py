@@ -163,15 +163,15 @@ def read_key_file(path: Path, default: Allowance | None = None, allow_readable: 
 
 def _refuse_readable(path: Path) -> None:
     try:
-        found = os.stat(path)
+        file = os.stat(path)
     except OSError as error:
         raise UserError(f"the key file cannot be read ({error.strerror})", where=str(path)) from error
     if os.name != "posix":
         return
-    if found.st_uid not in (0, os.geteuid()):
+    if file.st_uid not in (0, os.geteuid()):
         raise UserError("it belongs to another user, who may change it", where=str(path),
                         expected="a key file of your own")  # fmt: skip
-    mode = stat.S_IMODE(found.st_mode)
+    mode = stat.S_IMODE(file.st_mode)
     if mode & 0o027:
         raise UserError(f"others may read or change it (mode {mode:o})", where=str(path),
                         expected="a key file of your own", hint=f"chmod 600 {path}")  # fmt: skip
