@@ -33,6 +33,14 @@ PUBLIC = (
          "error: keys.toml: the key file cannot be read (No such file or directory)\n"),
         ("serve . --log no/such/log",
          "error: --log no/such/log: the log cannot be written (No such file or directory)\n"),
+        ("serve . --drain-timeout inf",
+         "error: limits of the server: drain_seconds = inf\n  expected: a number above 0\n"),
+        ("serve . --allow-host http://api.example.org",
+         "error: --allow-host http://api.example.org: no request names the server like this\n"
+         "  expected: a name without scheme and port, such as api.example.org; or *\n"),
+        ("serve . --allow-origin chat.example.org",
+         "error: --allow-origin chat.example.org: no page has this origin\n"
+         "  expected: scheme and name, such as https://chat.example.org; or *\n"),
         ("serve . --idle-timeout 0",
          "error: qwenkit serve: Invalid value for '--idle-timeout': Input should be greater than or equal to 1\n"
          "  expected: qwenkit serve [OPTIONS] {MODEL}...\n  hint: qwenkit serve --help\n"),

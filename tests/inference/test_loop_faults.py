@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import gc
 import os
 import signal
@@ -12,6 +13,8 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,7 @@ from qwenkit.inference import (
     RequestAborted,
     SamplingParams,
 )
+from qwenkit.inference.one_thread import OneThread
 from qwenkit.inference.sequence import Request
 from tests.conftest import ROOT
 
@@ -181,6 +185,50 @@ def test_a_fault_of_the_engine_ends_everything_with_its_reason() -> None:
             "failed", "the engine has failed: there is not enough memory", 0, 0, 3
         )  # fmt: skip
         assert loop.drain(LIMIT) and loop.stop(LIMIT)
+
+
+def test_a_thread_that_is_inside_the_engine_by_mistake_costs_no_request() -> None:
+    """Wherever the loop meets it: where it steps, queues or aborts."""
+    engine, alone = FakeEngine(), OneThread()
+    met: list[str] = []
+
+    def guarded(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            try:
+                with alone:
+                    return ask(*given)
+            except UserError:
+                met.append(name)
+                raise
+
+        return call
+
+    for name in ("step", "enqueue", "abort"):
+        setattr(engine, name, guarded(name, getattr(engine, name)))
+
+    def meets(name: str) -> None:
+        while name not in met:
+            time.sleep(0.001)
+
+    with EngineLoop(engine) as loop:
+        with alone:
+            handle = loop.submit([1], of_length(1000))
+            meets("enqueue")
+        assert handle.next(LIMIT) is not None
+        other = loop.submit([2], of_length(10**6))
+        assert other.next(LIMIT) is not None
+        while True:  # from outside, between two steps
+            with contextlib.suppress(UserError), alone:
+                meets("step")
+                break
+        assert handle.result(LIMIT).ids == list(range(1000))
+        while True:
+            with contextlib.suppress(UserError), alone:
+                other.abort()
+                break
+        assert loop.submit([3], of_length(2)).result(LIMIT).ids == [0, 1]
+        assert loop.stats().state == "running"
+    assert engine.aborted == [1]
 
 
 @pytest.mark.parametrize(("text", "words"), [("one\ntwo", "one"), ("", "an internal error")])

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.serving import answering
+from qwenkit.serving import answering, reading
+from qwenkit.serving.answering import NUMBERS_AT_ONCE
 from qwenkit.serving.codecs import CODECS
 from qwenkit.serving.keys import Allowance, Client, Key, Keyring
 from qwenkit.serving.settings import Limits
@@ -182,6 +186,11 @@ def test_a_full_queue(desk: Desk) -> None:
             await asyncio.sleep(0.01)
         refused = await aask(app, "POST", PATH, QUESTION)
         assert (refused.status, refused.json["code"], refused.headers["retry-after"]) == (429, "queue_full", "1")
+        thread = desk.made.loaded["tiny"].loop._thread
+        for pending in thread._pending.values():
+            pending.since -= 7.5  # the queue has stood for so long
+        later = await aask(app, "POST", PATH, QUESTION)
+        assert (later.status, later.headers["retry-after"]) == (429, "8")
         desk.engines["tiny"].allow(1000)
         assert [(await exchange.answer()).status for exchange in waiting] == [200, 200]
 
@@ -216,7 +225,7 @@ def test_the_limits_of_a_key(desk: Desk) -> None:
 def test_what_the_model_cannot_read(desk: Desk) -> None:
     app = desk.app()
     answer = ask(app, "POST", PATH, {"prompt": "stone " * 300})
-    assert answer.status == 400 and answer.json["param"] == "prompt"
+    assert (answer.status, answer.json["param"], answer.json["code"]) == (400, "prompt", "context_length_exceeded")
     assert answer.json["message"].startswith("prompt: 601 tokens; expected: at most 511 tokens")
     assert ask(app, "POST", PATH, {"prompt": ""}).status == 400
     assert ask(app, "POST", "/v1/chat/completions", {"messages": [{"role": "nobody", "content": "x"}]}).status == 400
@@ -230,7 +239,7 @@ def test_a_text_that_no_tokens_could_hold_is_not_encoded(desk: Desk, monkeypatch
     monkeypatch.setattr(type(model.tok), "encode", lambda *given, **more: pytest.fail("it was encoded"))
     text = "x" * (512 * model.longest_token + 1)
     answer = ask(app, "POST", PATH, {"prompt": text})
-    assert (answer.status, answer.json["param"]) == (400, "prompt")
+    assert (answer.status, answer.json["param"], answer.json["code"]) == (400, "prompt", "context_length_exceeded")
     assert f"{len(text)} characters; expected: at most 512 tokens" in answer.json["message"]
     messages = [{"role": "user", "content": text}]
     assert ask(app, "POST", "/v1/chat/completions", {"messages": messages}).json["param"] == "messages"
@@ -283,3 +292,65 @@ def test_figures_of_answers(desk: Desk) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"prompt": NaN}', b'{"stream": "yes", "prompt": 1}'])
 def test_bodies_that_are_no_requests(desk: Desk, body: bytes) -> None:
     assert 400 <= ask(desk.app(), "POST", PATH, body).status < 500
+
+
+def test_an_answer_that_comes_faster_than_it_is_written_lets_others_go_on(desk: Desk) -> None:
+    """All deltas wait already; each of them has many numbers."""
+
+    async def run() -> None:
+        app = desk.app(codecs=CODECS)
+        await aask(app, "POST", PATH, QUESTION)
+        engine = desk.engines["tiny"]
+        engine.hold()
+        body = {**QUESTION, "n": 32, "max_tokens": 20, "ignore_eos": True, "logprobs": 20, "stream": True}
+        exchange = open_(app, "POST", PATH, body)
+        while not engine.has_work:
+            await asyncio.sleep(0.01)
+        engine.allow(1000)
+        with engine.changed:
+            deadline = time.monotonic() + LIMIT
+            while engine.has_work and time.monotonic() < deadline:
+                engine.changed.wait(0.01)  # the event loop stands still meanwhile
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while not exchange.task.done():
+                turns += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count())
+        await exchange.answer()
+        await counting
+        numbers = 20 * 21  # of one delta
+        assert numbers < NUMBERS_AT_ONCE < 2 * numbers and turns >= 32 // 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("path", "body"), [
+    ("/v1/completions", {"prompt": "The river", "logprobs": 3}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "logprobs": True, "top_logprobs": 3}),
+    ("/v1/responses", {"input": "river?", "top_logprobs": 3}),
+])  # fmt: skip
+def test_a_large_answer_is_written_on_another_thread(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    """And is the same."""
+    app = desk.app(codecs=CODECS)
+    body |= {"temperature": 0, "max_output_tokens" if path == "/v1/responses" else "max_tokens": 30}
+    small = ask(app, "POST", path, body, x_request_id="a").json
+    threads: set[int] = set()
+    monkeypatch.setattr(reading, "LARGE_ANSWER", 1)
+    pieces = reading._pieces
+
+    def watched(value: Any, depth: int = 6) -> Iterator[str]:
+        threads.add(threading.get_ident())
+        return pieces(value, depth)
+
+    monkeypatch.setattr(reading, "_pieces", watched)
+    large = ask(app, "POST", path, body, x_request_id="a").json
+    assert len(threads) == 1 and threading.get_ident() not in threads
+    for each in (small, large):
+        each.pop("created", None), each.pop("created_at", None), each.pop("usage")
+    assert small == large

@@ -148,7 +148,37 @@ def test_a_client_that_has_asked_too_much(desk: Desk) -> None:
 def test_paths_that_are_not_there(desk: Desk, path: str) -> None:
     answer = ask(desk.app(), "POST", path, QUESTION)
     assert (answer.status, answer.json["code"]) == (404, "no_such_path")
-    assert ask(desk.app(), "GET", PATH).json["code"] == "method_not_allowed"
+    wrong = ask(desk.app(), "GET", PATH)
+    assert (wrong.status, wrong.json["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    assert wrong.json["message"] == "GET is not for this path; expected: POST"
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("/chat/completions", "/v1/chat/completions"), ("/v1/v1/completions", "/v1/completions"),
+     ("/v1/completions/", "/v1/completions"), ("/v1/models/", "/v1/models"), ("/v1/embedding", "/v1/embeddings")],
+)  # fmt: skip
+def test_the_nearest_path_is_told(desk: Desk, path: str, meant: str) -> None:
+    answer = ask(desk.app(), "GET", path)
+    assert (answer.status, answer.json["message"]) == (404, f"there is no path {path}; hint: did you mean {meant}?")
+    assert "did you mean" not in ask(desk.app(), "GET", "/favicon.ico").json["message"]
+
+
+def test_what_programs_are_told_to_do(desk: Desk) -> None:
+    """The clients of OpenAI and Anthropic ask again after a 409 and a 504, unless they are told not to."""
+
+    async def run() -> None:
+        app = desk.app(limits=Limits(request_seconds=1))
+        await aask(app, "POST", PATH, QUESTION)
+        desk.engines["tiny"].hold()
+        first = open_(app, "POST", PATH, QUESTION, x_request_id="one")
+        await asyncio.sleep(0)
+        assert (await aask(app, "POST", PATH, QUESTION, x_request_id="one")).headers["x-should-retry"] == "false"
+        late = await first.answer()
+        assert (late.status, late.headers["x-should-retry"]) == (504, "false")
+        desk.engines["tiny"].allow(1000)
+
+    asyncio.run(run())
 
 
 def test_a_fault_tells_the_log_and_nobody_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,3 +91,39 @@ def test_a_host_in_parts() -> None:
     assert split_host("LocalHost:8000") == ("localhost", 8000)
     assert split_host("[::1]:80") == ("::1", 80)
     assert split_host("a/b") == ("", None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hosts": (name,)} for name in ("", "https://a.example", "a.example:80", "a.example/v1", "a b", "*.example")]
+    + [{"origins": (name,)} for name in ("", "a.example", "https://", "https://a.example/v1", "https://[", "//a")],
+)  # fmt: skip
+def test_names_that_no_request_has(settings: dict[str, tuple[str, ...]]) -> None:
+    """They would be taken and never match, silently."""
+    with pytest.raises(UserError, match=r"no page has this origin|no request names the server like this"):
+        check_exposure(ServerSettings(**settings))  # type: ignore[arg-type]
+
+
+def test_names_that_requests_have() -> None:
+    origins = (
+        "*",
+        "null",
+        "https://a.example/",
+        "http://localhost:3000",
+        "chrome-extension://abc",
+        "tauri://localhost",
+    )
+    check_exposure(ServerSettings(hosts=("*", "a.example", "A.example.", "10.0.0.1"), origins=origins))
+    Gate(ServerSettings(hosts=("A.example.",))).check_host("a.example:8000")
+
+
+def test_a_page_may_send_the_fields_that_its_library_adds() -> None:
+    """The libraries of OpenAI and Anthropic send X-Stainless-... with each request."""
+    gate = Gate(ServerSettings(origins=("https://a.example",)))
+    wanted = "authorization,content-type,x-stainless-lang"
+    allowed = dict(gate.cors_headers("https://a.example", preflight=True, wanted=wanted))
+    assert allowed[b"access-control-allow-headers"] == wanted.encode()
+    assert b"X-Ignored-Fields" in allowed[b"access-control-expose-headers"]
+    for strange in ("a\r\nb", "", "a b", "é"):
+        fields = dict(gate.cors_headers("https://a.example", preflight=True, wanted=strange))
+        assert fields[b"access-control-allow-headers"].startswith(b"Authorization, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,24 @@ def test_what_is_not_a_key(tmp_path: Path, text: str, message: str) -> None:
     assert SECRET not in caught.value.text()
 
 
+def test_a_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may change the file may give themselves a key."""
+    path = key_file(tmp_path, f'[a]\nkey = "{SECRET}"\n')
+    mine = os.stat(path)
+    other = os.stat_result([*mine[:4], os.geteuid() + 1, *mine[5:]])
+    monkeypatch.setattr(os, "stat", lambda name, **more: other)
+    with pytest.raises(UserError) as caught:
+        read_key_file(path)
+    assert caught.value.text() == (
+        f"{path}: it belongs to another user, who may change it\n  expected: a key file of your own"
+    )
+    assert read_key_file(path, allow_readable=True).identify(SECRET)
+
+
 def test_a_misspelt_setting_and_one_key_for_two(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="`request_per_minute` is not a setting of a key"):
-        read_key_file(key_file(tmp_path, f'[a]\nkey = "{SECRET}"\nrequest_per_minute = 1'))
+    path = key_file(tmp_path, f'[a]\nkey = "{SECRET}"\nrequest_per_minute = 1')
+    with pytest.raises(UserError) as caught:
+        read_key_file(path)
+    assert caught.value.text().startswith(f"{path}, [a]: `request_per_minute` is not a setting of a key\n")
     with pytest.raises(UserError, match="a and b have the same key"):
         read_key_file(key_file(tmp_path, f'[a]\nkey = "{SECRET}"\n[b]\nkey = "{SECRET}"'))

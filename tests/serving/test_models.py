@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,22 @@ def test_ready_when_the_first_model_is_and_not_while_draining(desk: Desk) -> Non
         refused = await aask(app, "POST", PATH, question())
         assert (refused.status, refused.json["code"]) == (503, "draining")
         assert (await aask(app, "GET", "/health")).status == 200
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_a_model_is_told_that_the_server_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        app, go = desk.app("nano"), threading.Event()
+        monkeypatch.setattr(desk.made, "_load", lambda name, reference: go.wait(LIMIT))
+        asked = open_(app, "POST", PATH, question())
+        while desk.made.entries[0].loading is None:
+            await asyncio.sleep(0.01)
+        await desk.made.stop()
+        answer = await asked.answer()
+        go.set()
+        assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "draining", "5")
+        assert desk.log_rows("load")[0]["error"] == "the server is ending"
 
     asyncio.run(run())
 

@@ -6,6 +6,7 @@ import pytest
 
 from qwenkit.errors import Stopped, UserError
 from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout, SamplingParams
+from qwenkit.inference.requests import PromptTooLong
 from qwenkit.serving.faces import chat_completions, messages
 from qwenkit.serving.refusals import STATUS, Refusal, Refused, refusal_of
 
@@ -21,6 +22,9 @@ def sampling_error() -> UserError:
     (EngineTimeout("x"), 504, None, "the answer took too long"),
     (EngineStopped("x"), 503, None, "the model does not run any more"),
     (UserError("empty", where="prompt", expected="a token"), 400, "prompt", "prompt: empty; expected: a token"),
+    (PromptTooLong("9 tokens", where="prompt"), 400, "prompt", "prompt: 9 tokens"),
+    (UserError("a picture", where="messages, message 0, part 1"), 400, "messages",
+     "messages: message 0, part 1: a picture"),
     (UserError("no x", nearest="y"), 400, None, "no x; hint: did you mean y?"),
     (Stopped("the logits are not finite"), 500, None, "the logits are not finite"),
     (ValueError("/home/me/secret"), 500, None, "an error of the server, which its log names"),
@@ -36,6 +40,12 @@ def test_an_error_of_sampling_names_its_field():
     assert refusal.param == "top_p" and refusal.message.startswith("top_p = 2; expected: more than 0")
     other = refusal_of(UserError("regex and tools together", where="sampling parameters"))
     assert (other.param, other.message) == ("regex", "regex and tools together")
+
+
+@pytest.mark.parametrize("seconds, wait", [(0.0, 1), (0.2, 1), (3.1, 4), (1e9, 60)])
+def test_how_long_a_full_queue_is_to_be_left_alone(seconds, wait):
+    assert refusal_of(EngineBusy("x", seconds=seconds)).retry_after == wait
+    assert refusal_of(EngineStopped("x")).retry_after == 1  # each 503 says when to come again
 
 
 def test_every_kind_has_a_status_and_a_name_in_every_api():

@@ -60,7 +60,11 @@ def test_vectors(desk: Desk) -> None:
     assert vectors[0] == vectors[1] != vectors[2] and len(vectors[0]) == 32
     assert math.hypot(*vectors[2]) == pytest.approx(1, abs=1e-5)
     assert answer["usage"]["prompt_tokens"] > 3
-    assert ask(app, "POST", "/v1/embeddings", {"input": "stone " * 600}).status == 400
+    assert ask(app, "POST", "/v1/embeddings", {"input": [[5] * 512]}).json["usage"]["prompt_tokens"] == 512
+    refused = ask(app, "POST", "/v1/embeddings", {"input": [[5], [5] * 513]})
+    error = refused.json["error"]
+    assert (refused.status, error["param"], error["code"]) == (400, "input[1]", "context_length_exceeded")
+    assert error["message"].startswith("input[1]: 513 tokens; expected: at most 512 tokens")
 
 
 @pytest.mark.parametrize(

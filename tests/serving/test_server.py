@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 from qwenkit.errors import UserError
 from qwenkit.serving import server
+from qwenkit.serving.connection import reserve_descriptors
 from qwenkit.serving.settings import Limits, ServerSettings
 from tests.conftest import ROOT
 from tests.serving.asgi import LIMIT
@@ -141,12 +143,45 @@ def test_what_is_not_http(desk: Desk, sent: bytes, capfd: pytest.CaptureFixture[
 
 
 def test_more_connections_than_there_may_be(desk: Desk) -> None:
+    """One too many is told so at once, also where neither it nor the others ask anything."""
     with running(desk, limits=Limits(connections=3)) as made:
-        with made.connect(), made.connect():
-            assert made.ask("GET", "/health")[0] == 503
+        with made.connect(), made.connect(), made.connect():
+            with made.connect() as fourth:
+                assert rest(fourth).decode() == (
+                    "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+                    "Connection: close\r\nContent-Length: 126\r\n\r\n"
+                    '{"error": {"message": "too many connections are open", "type": "server_error", '
+                    '"param": null, "code": "too_many_connections"}}'
+                )
         deadline = time.monotonic() + LIMIT
         while made.ask("GET", "/health")[0] != 200:  # as soon as the server has seen that they are closed
             assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "set_to", "connections"),
+    [(1024, 4096, 1664, 1024), (1024, 1024, None, 512), (256, 512, 512, 256), (65536, 65536, None, 1024),
+     (1024, resource.RLIM_INFINITY, 1664, 1024)],
+)  # fmt: skip
+def test_descriptors_for_all_connections(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, set_to: int | None, connections: int
+) -> None:
+    limits: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, both: limits.append(both))
+    assert reserve_descriptors(1024, 512) == connections
+    assert limits == ([] if set_to is None else [(set_to, hard)])
+
+
+@pytest.mark.parametrize("behind", [b"A: b\r\n" * 1000, b"Host: localhost\r\nA: " + b"x" * 16_000 + b"\r\n"])
+def test_header_fields_that_are_too_large_in_one_packet(desk: Desk, behind: bytes) -> None:
+    line = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    with running(desk, limits=Limits(header_bytes=4096)) as made:
+        with made.connect(line + behind + b"\r\n") as sock:
+            answer = rest(sock)
+        assert answer.startswith(b"HTTP/1.1 431 ") and b'"code": "header_too_large"' in answer
+        with made.connect(line + b"A: " + b"x" * 4000 + b"\r\nConnection: close\r\n\r\n") as sock:
+            assert rest(sock).startswith(b"HTTP/1.1 200")
 
 
 def test_a_port_in_use() -> None:
@@ -201,20 +236,66 @@ def test_the_end_lets_open_requests_end(desk: Desk) -> None:
         assert not made.thread.is_alive() and not desk.made.loaded
 
 
-def test_the_end_does_not_wait_for_ever(desk: Desk) -> None:
+def test_the_end_does_not_wait_for_ever(desk: Desk, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who is cut off is told so in the interface's own form, and nothing is shown on the screen."""
     with running(desk, limits=Limits(drain_seconds=1)) as made:
         made.ask("POST", PATH, QUESTION)
-        desk.engines["tiny"].hold()
-        body = json.dumps({**QUESTION, "max_tokens": 300, "stream": True}).encode()
-        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        with made.connect(head + body) as sock:
-            desk.engines["tiny"].allow(2)
-            sock.recv(65536)
-            made.uvicorn.handle_exit(signal.SIGTERM, None)
-            rest(sock)
-        desk.engines["tiny"].allow(1000)
+        engine = desk.engines["tiny"]
+        engine.hold()
+        with made.connect(sent({**QUESTION, "max_tokens": 300, "stream": True})) as sock:
+            engine.allow(2)
+            begun = sock.recv(65536)
+            with made.connect(sent(QUESTION)) as other:
+                while desk.made.stats()["tiny"].waiting == 0:
+                    time.sleep(0.01)
+                made.uvicorn.handle_exit(signal.SIGTERM, None)
+                stream, whole = begun + rest(sock), rest(other)
+        engine.allow(1000)
         made.thread.join(LIMIT)
         assert not made.thread.is_alive()
+    assert stream.startswith(b"HTTP/1.1 200") and b'{"code": "draining", "message": "the server is ending"' in stream
+    assert stream.endswith(b"0\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.1 503") and b"retry-after: 5\r\n" in whole and b'"draining"' in whole
+    assert "Traceback" not in capfd.readouterr().err
+    assert [row["error"] for row in desk.log_rows("request")[1:]] == ["draining", "draining"]
+
+
+def sent(body: Any, headers: str = "", announced: int | None = None, method: str = "POST", path: str = PATH) -> bytes:
+    """A request as bytes; with `announced` it says that its body has so many."""
+    data = json.dumps(body).encode()
+    length = len(data) if announced is None else announced
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + data
+
+
+def test_the_rest_of_a_refused_body_is_taken(desk: Desk) -> None:
+    """A client that sends all it has before it reads must read why it was refused, and no reset connection."""
+    body = b"x" * (32 << 20)  # more than the buffers of two sockets hold
+    with running(desk) as made:
+        for fields, status in (("", b"413"), ("Content-Encoding: gzip\r\n", b"415"), ("X-Request-Id: -\r\n", b"400")):
+            with made.connect() as sock:
+                sock.sendall(sent("", fields, len(body) + 2) + body)
+                assert rest(sock).startswith(b"HTTP/1.1 " + status)
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", b"200"), ("PUT", b"405")])
+def test_a_body_that_nobody_reads_ends_the_connection(desk: Desk, method: str, status: bytes) -> None:
+    """Else a byte a minute would keep it for ever, and the body might be taken for the next request."""
+    with running(desk, limits=Limits(body_seconds=0.3)) as made:
+        with made.connect(sent("", announced=100_000, method=method, path="/health")) as sock:
+            answer = rest(sock)
+            assert answer.startswith(b"HTTP/1.1 " + status) and b"\r\nconnection: close\r\n" in answer.lower()
+
+
+def test_a_body_with_two_lengths(desk: Desk) -> None:
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    )
+    behind = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with running(desk) as made:
+        with made.connect(head + b"2\r\n{}\r\n0\r\n\r\n" + behind) as sock:
+            answer = rest(sock)
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+    assert b"Transfer-Encoding: stands beside Content-Length; expected: one of the two" in answer
 
 
 def test_the_command_from_its_start_to_its_end(tiny: Path, tmp_path: Path) -> None:

@@ -234,12 +234,15 @@ def _log_stream(log: str | None) -> Any:
     """Return a context that gives the stream of the log, or None."""
     import contextlib
 
+    from qwenkit.serving.log import LogFile
+
     if log is None or log == "none":
         return contextlib.nullcontext(sys.stderr if log is None else None)
     try:
-        return open(log, "a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"the log cannot be written ({error.strerror})", where=f"--log {log}") from error
+        return LogFile(Path(log))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"the log cannot be written ({reason})", where=f"--log {log}") from error
 
 
 def _need_extra() -> None:

@@ -16,6 +16,11 @@ from qwenkit.errors import QwenkitError, Stopped
 class EngineBusy(QwenkitError):
     """The queue is full: the same request may be asked again later."""
 
+    def __init__(self, what: str, *, hint: str | None = None, seconds: float = 0.0) -> None:
+        """`seconds` is how long the first one in the queue has waited: about as long the next one will."""
+        super().__init__(what, hint=hint)
+        self.seconds = seconds
+
 
 class EngineStopped(Stopped):
     """There is no engine that would answer. `__cause__` is the fault that ended it, if it was one."""

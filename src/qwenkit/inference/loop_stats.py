@@ -29,6 +29,8 @@ class LoopStats:
     """Requests that have got a token and will get more."""
     waiting: int
     """Requests that have got none yet: they are being encoded, queued, or their prompts are being read."""
+    waiting_seconds: float
+    """How long the first of those that wait has waited."""
     completed: int
     """Requests that have got their output."""
     failed: int

@@ -7,11 +7,11 @@
     future = thread.ask(function, when_idle=False)
     thread.stop(timeout=30)
 
-Only this thread calls the engine, but for `prepare`. Others reach it through the inbox, a queue of functions that it
-runs between two steps. `SimpleQueue` lets a finalizer put something in at any moment, also one that runs in the middle
-of another `put`; so what a finalizer calls (`release`, `quit`) takes no lock. A call that needs an idle engine and all
-that comes after it wait in `turns.py`; requests and calls (`loop_calls.py`) that wait are bounded, each by
-`max_waiting`.
+Only this thread calls the engine, but for `prepare`; where another one is inside by mistake, this one waits. Others
+reach it through the inbox, a queue of functions that it runs between two steps. `SimpleQueue` lets a finalizer put
+something in at any moment, also one that runs in the middle of another `put`; so what a finalizer calls (`release`,
+`quit`) takes no lock. A call that needs an idle engine and all that comes after it wait in `turns.py`; requests and
+calls (`loop_calls.py`) that wait are bounded, each by `max_waiting`.
 
 The thread is a daemon that is stopped when the interpreter ends. After a fork the child has no such thread, and every
 use of the loop there is refused.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -39,6 +40,7 @@ from qwenkit.inference.delta_queue import DeltaQueue, Watcher, wake_all
 from qwenkit.inference.loop_calls import Calls
 from qwenkit.inference.loop_errors import EngineBusy, EngineStopped, EngineTimeout, RequestAborted, stopped_by
 from qwenkit.inference.loop_stats import Counts, LoopState, LoopStats, TokenRate
+from qwenkit.inference.one_thread import ThreadInside
 from qwenkit.inference.outputs import Delta
 from qwenkit.inference.request_handle import POLL_SECONDS
 from qwenkit.inference.sequence import Request
@@ -49,6 +51,7 @@ T = TypeVar("T")
 
 _IDLE_SECONDS = 60.0
 _EXIT_SECONDS = 10.0
+_INSIDE_SECONDS = 0.005  # between two looks whether another thread is still inside the engine
 _AT_ONCE = 1000  # of what was asked is done before the next step
 _THREADS: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
@@ -106,7 +109,8 @@ class LoopThread:
                 raise error
             if len(self._waiting) >= self.max_waiting:
                 self._counts.refused += 1
-                raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later")
+                raise EngineBusy(f"{self.max_waiting} requests wait already", hint="ask again later",
+                                 seconds=self._waiting_seconds())  # fmt: skip
             self._pending[number] = _Pending(number, queue, timeout, deadline, time.monotonic())
             self._waiting.add(number)
 
@@ -186,13 +190,19 @@ class LoopThread:
         self.refuse_fork()
         with self._lock:
             waiting, running = len(self._waiting), len(self._pending) - len(self._waiting)
+            waiting_seconds = self._waiting_seconds()
         error = None if self.fault is None else stopped_by(self.fault).what
         engine_stats = getattr(self.engine, "stats", lambda: None)() if self.fault is None else None
         rate = self._rate.rate(time.monotonic())
         return LoopStats(
-            self.state, error, running, waiting, generated_tokens=self._rate.total, tokens_per_second=rate,
-            engine=engine_stats, **vars(self._counts),
+            self.state, error, running, waiting, waiting_seconds, generated_tokens=self._rate.total,
+            tokens_per_second=rate, engine=engine_stats, **vars(self._counts),
         )  # fmt: skip
+
+    def _waiting_seconds(self) -> float:
+        """Return how long the first of those that wait has waited; the lock is taken."""
+        since = (self._pending[number].since for number in list(self._waiting) if number in self._pending)
+        return max(0.0, time.monotonic() - min(since, default=math.inf))
 
     @property
     def state(self) -> LoopState:
@@ -251,7 +261,7 @@ class LoopThread:
             while not self.stopping:
                 self._turn()
             for handle in list(self._by_handle):
-                self.engine.abort(handle)
+                self._when_alone(partial(self.engine.abort, handle))
         except BaseException as fault:
             self.fault = fault
         self._busy_since, error = None, self._refusal()
@@ -269,7 +279,17 @@ class LoopThread:
         self._end_late_ones()
         self._turns.run(lambda: not self.engine.has_work)
         if self.engine.has_work and not self.stopping:
-            self._deliver(self.engine.step())
+            self._deliver(self._when_alone(self.engine.step))
+
+    def _when_alone(self, ask: Callable[[], T]) -> T:
+        """Return what the engine answers when no other thread is inside it; raises `ThreadInside` at the loop's end."""
+        while True:
+            try:
+                return ask()
+            except ThreadInside:
+                if self.stopping:
+                    raise
+                time.sleep(_INSIDE_SECONDS)
 
     def _arrived(self) -> Iterator[Callable[[], None]]:
         """Yield what the inbox holds; sleep for it only where there is nothing else to do."""
@@ -296,7 +316,7 @@ class LoopThread:
     def _begin(self, pending: _Pending, request: Request) -> None:
         """Hand a request to the engine."""
         try:
-            pending.handle = self.engine.enqueue(request)
+            pending.handle = self._when_alone(partial(self.engine.enqueue, request))
         except QwenkitError as error:
             self._finish(pending, error)
             return
@@ -313,7 +333,7 @@ class LoopThread:
         if pending.handle is not None:
             self._by_handle.pop(pending.handle, None)
             if error is not None:
-                self.engine.abort(pending.handle)
+                self._when_alone(partial(self.engine.abort, pending.handle))
         self._turns.drop(pending.number)
         if error is not None:
             pending.queue.close(error)

@@ -50,6 +50,10 @@ MOST_SAMPLES = 128
 _MEDIA = {"image": "an image", "audio": "a sound"}
 
 
+class PromptTooLong(UserError):
+    """A prompt that leaves the model no position for its answer."""
+
+
 @dataclass(frozen=True)
 class Conversation:
     """What `chat` asks, as one value: the messages, the tools that they are offered, whether the answer begins with
@@ -248,11 +252,11 @@ class RequestFactory:
             end = item.stop
 
     def remaining_positions(self, length: int, label: str, needed: int) -> int:
-        """Return how many positions are left after so many tokens; raises a `UserError` where fewer than `needed`
+        """Return how many positions are left after so many tokens; raises `PromptTooLong` where fewer than `needed`
         are."""
         left = self.max_length - length
         if left < needed:
-            raise UserError(f"{length} tokens", where=label, expected=f"at most {self.max_length - needed} tokens",
+            raise PromptTooLong(f"{length} tokens", where=label, expected=f"at most {self.max_length - needed} tokens",
                             hint="shorten it, or use a model with more positions"
                             if self.max_length == self.model.config.max_length
                             else "shorten it, or give the cache more kv_tokens")  # fmt: skip

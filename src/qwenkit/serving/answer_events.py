@@ -65,6 +65,8 @@ class AnswerEvents:
         self._new_id = new_id
         self._tags = thought_tokens(tok)
         self._cached = 0
+        self._token_bytes: dict[int, bytes] = {}
+        """The bytes of tokens whose log-probabilities are shown: the likeliest are the same ones again and again."""
         first = prompt * request.params.n
         self._choices = [_Choice(first + sample, self._new_stream(), self._new_thought())
                          for sample in range(request.params.n)]  # fmt: skip
@@ -164,7 +166,10 @@ class AnswerEvents:
         )  # fmt: skip
 
     def _bytes(self, id: int) -> bytes:
-        return self._tok.decode_bytes([id], unknown=UNKNOWN)
+        known = self._token_bytes.get(id)
+        if known is None:
+            known = self._token_bytes[id] = self._tok.decode_bytes([id], unknown=UNKNOWN)
+        return known
 
     def _stop_sequence(self, choice: _Choice) -> str | None:
         """Return the stop string of the request that comes first in the answer; None where it ended by itself."""

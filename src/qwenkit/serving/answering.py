@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 from qwenkit.errors import QwenkitError
-from qwenkit.inference import Delta, EngineTimeout, RequestHandle, SamplingParams
+from qwenkit.inference import Delta, EngineStopped, EngineTimeout, RequestHandle, SamplingParams
 from qwenkit.prompt import Prompt
 from qwenkit.serving.answer_events import AnswerEvents
 from qwenkit.serving.keys import Allowance, Client
@@ -24,7 +24,7 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.metrics import ServerMetrics
 from qwenkit.serving.models import ModelCatalog
 from qwenkit.serving.prompts import engine_params
-from qwenkit.serving.refusals import Refusal, Refused, refusal_of
+from qwenkit.serving.refusals import ENDING, Refusal, Refused, refusal_of
 from qwenkit.serving.request import Ended, Event, Failed, GenerationRequest
 from qwenkit.serving.request import Usage as TokenUsage
 from qwenkit.serving.served_model import ServedModel
@@ -33,6 +33,10 @@ from qwenkit.serving.visit import Visit
 
 QUIET_SECONDS = 15.0
 """After this time without a token a stream says that it is alive, so that no proxy closes it."""
+
+
+NUMBERS_AT_ONCE = 512
+"""How many tokens and log-probabilities of one request are made into events before other requests have a turn."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ async def _submit(
 async def hold_model(name: str | None, visit: Visit, services: Services) -> ServedModel:
     """Return the model of a name, loaded, and in memory until the request ends."""
     if services.catalog.draining:
-        raise Refused(Refusal("unavailable", "the server is ending", code="draining", retry_after=5))
+        raise Refused(ENDING)
     entry = services.catalog.find(name, client_of(visit).models)
     visit.model = entry.name
     using = services.catalog.use(entry, services.settings.limits.load_seconds)
@@ -148,7 +152,7 @@ class Answer:
     ) -> None:
         """Take over the parts that the engine has."""
         self.request, self.visit, self.services, self.model = request, visit, services, model
-        self._parts, self._last = parts, dict[tuple[int, int], float]()
+        self._parts, self._last, self._numbers = parts, dict[tuple[int, int], float](), 0
 
     async def events(self) -> AsyncIterator[list[Event]]:
         """Yield the events as they come, and none now and then while nothing comes; the last one is `Ended` or
@@ -160,6 +164,7 @@ class Answer:
                     yield []
                     continue
                 self._measure(part, delta)
+                await self._let_others(delta)
                 events = part.answer.push(delta)
                 if events:
                     yield events
@@ -168,7 +173,8 @@ class Answer:
                 if part.answer.is_complete and delta.output is None:
                     part.handle.abort()  # one call of a tool was asked, and is there
         except QwenkitError as error:
-            yield [Failed(refusal_of(error))]
+            ends = isinstance(error, EngineStopped) and self.services.catalog.draining
+            yield [Failed(ENDING if ends else refusal_of(error))]
             return
         finally:
             self._finish()
@@ -210,6 +216,14 @@ class Answer:
             if delta is None:
                 return
             yield delta
+
+    async def _let_others(self, delta: Delta) -> None:
+        """Let the server's other requests go on now and then: where deltas come faster than they are written, there is
+        nothing that this one would wait for."""
+        self._numbers += len(delta.ids) * (1 + (self.request.top_logprobs or 0))
+        if self._numbers >= NUMBERS_AT_ONCE:
+            self._numbers = 0
+            await asyncio.sleep(0)
 
     def _measure(self, part: _Part, delta: Delta) -> None:
         """Count the tokens of a delta, and when they came."""

@@ -36,7 +36,7 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import CONTENT_TYPE, ServerMetrics
 from qwenkit.serving.models import ModelCatalog
-from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed, written
 from qwenkit.serving.refusals import Kind, Refusal, Refused
 from qwenkit.serving.request import Event, Events, Failed, GenerationRequest, Reply
 from qwenkit.serving.routes import add_routes
@@ -45,7 +45,7 @@ from qwenkit.serving.visit import Visit
 
 ALIVE = ": alive\n\n"
 """A comment of an event stream, which clients pass over."""
-_KINDS: dict[int, Kind] = {404: "not_found", 405: "method"}
+_KINDS: dict[int, Kind] = {405: "method"}
 
 
 class Codec(Protocol):
@@ -134,11 +134,11 @@ def _tell_load(log: RequestLog, metrics: ServerMetrics, name: str, seconds: floa
 async def _refuse(request: Request, error: Exception) -> Response:
     """Have the front refuse what the framework refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        raise no_such_path(request)
     kind = _KINDS.get(error.status_code, "invalid")
-    what = (
-        f"there is no path {request.url.path[:80]}" if kind == "not_found" else f"{request.method} is not for this path"
-    )
-    raise Refused(Refusal(kind, what, code="no_such_path" if kind == "not_found" else "method_not_allowed"))
+    allowed = (error.headers or {}).get("Allow")
+    raise Refused(Refusal(kind, f"{request.method} is not for this path", None, allowed, code="method_not_allowed"))
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -157,7 +157,9 @@ def _generating(codec: Codec, services: Services) -> Callable[[Request], Any]:
         events: list[Event] = [event async for events in answer.events() for event in events]
         if isinstance(events[-1], Failed):
             raise Refused(events[-1].refusal)
-        return JSONResponse(codec.whole(asked, reply, events), headers=fields_of(asked.ignored))
+        numbers = visit.generated_tokens * (1 + (asked.top_logprobs or 0))
+        body = await written(partial(codec.whole, asked, reply, events), numbers)
+        return Response(body, media_type="application/json", headers=fields_of(asked.ignored))
 
     return generate
 

@@ -8,7 +8,9 @@ refused in the form of the interface that was asked (`error_form`), and what goe
 cause only the log has.
 
 While a route answers, the connection is watched: where the client leaves, the route is cancelled, which ends what it
-computes. What a request holds (`Visit.stack`) is given back in any case.
+computes. What a request holds (`Visit.stack`) is given back in any case. A body that nobody reads is taken and thrown
+away behind the refusal, for a while: a connection that is closed on unread bytes is reset, and many clients would then
+never read why.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
@@ -25,7 +28,7 @@ from qwenkit.serving.guard import Gate
 from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import ServerMetrics
-from qwenkit.serving.refusals import Refusal, Refused, refusal_of
+from qwenkit.serving.refusals import ENDING, Refusal, Refused, refusal_of
 from qwenkit.serving.settings import MEGABYTE, ServerSettings
 from qwenkit.serving.visit import Scope, Visit
 
@@ -84,17 +87,24 @@ class Front:
         except ClientLeft:
             visit.left, visit.status = True, visit.status or 499
             self.metrics.disconnects.add(1, face=visit.face)
+        except asyncio.CancelledError:  # the server ends, and has waited for as long as it may
+            visit.error, visit.status = ENDING.code, visit.status or ENDING.status
+            raise
         except Exception as error:
             await self._fail(visit, answer, error)
         finally:
             await self._close(visit)
+        if answer.owes_end:
+            await self._take_rest(receive, answer)
 
     async def _answer(self, visit: Visit, scope: Scope, receive: Receive, answer: _Answer) -> None:
         """Admit the request, then run the route until it ends or the client leaves."""
         visit.take_id()
+        visit.check_length()
         self.gate.check_host(visit.host)
         self.gate.check_origin(visit.origin, visit.host)
-        answer.extra += self.gate.cors_headers(visit.origin, visit.method == "OPTIONS")
+        wanted = visit.headers.get("access-control-request-headers")
+        answer.extra += self.gate.cors_headers(visit.origin, visit.method == "OPTIONS", wanted)
         if visit.method == "OPTIONS" and "access-control-request-method" in visit.headers:
             await answer.whole(204, b"", ())
             return
@@ -175,15 +185,17 @@ class Front:
         if answer.begun:
             return
         status, body = self.error_form(visit.path, refusal)
-        fields = (
-            [] if refusal.retry_after is None else [(b"retry-after", str(max(1, round(refusal.retry_after))).encode())]
-        )
-        if status == 401:
-            fields.append((b"www-authenticate", b"Bearer"))
-        if visit.method == "POST" and not visit.is_read:
-            fields.append((b"connection", b"close"))  # the rest of the body is not wanted
         with contextlib.suppress(ClientLeft):
-            await answer.json(status, body, fields)
+            await answer.json(status, body, _fields_of(refusal), owes_end=visit.leaves_body and refusal.kind != "slow")
+
+    async def _take_rest(self, receive: Receive, answer: _Answer) -> None:
+        """Throw the rest of a body away, as long as one may take to come; then the answer ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.body_seconds):
+                while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
+                    pass
+        with contextlib.suppress(ClientLeft):
+            await answer.end()
 
     async def _close(self, visit: Visit) -> None:
         """Give back what the request holds; write it down."""
@@ -201,6 +213,20 @@ class Front:
         self.metrics.open.set(self.open_requests)
 
 
+def _fields_of(refusal: Refusal) -> list[Header]:
+    """Return the header fields that tell programs what to do about a refusal."""
+    fields: list[Header] = []
+    if refusal.retry_after is not None:
+        fields.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after))).encode()))
+    if refusal.kind == "unauthenticated":
+        fields.append((b"www-authenticate", b"Bearer"))
+    if refusal.kind == "method" and refusal.expected:
+        fields.append((b"allow", refusal.expected.encode()))
+    if refusal.kind in ("timeout", "conflict"):
+        fields.append((b"x-should-retry", b"false"))  # the clients of OpenAI and Anthropic would ask twice more
+    return fields
+
+
 def place_of(error: BaseException, most: int = 8) -> str:
     """Return the kind of an error and where it came from, the innermost place first, without its message: that may
     hold what people wrote."""
@@ -215,7 +241,7 @@ class _Answer:
     def __init__(self, send: Send, visit: Visit, seconds: float) -> None:
         self._send, self._visit, self._seconds = send, visit, seconds
         self.extra: list[Header] = list(_ALWAYS)
-        self.begun = self.complete = False
+        self.begun = self.complete = self.owes_end = False
 
     async def send(self, message: Message) -> None:
         """Send a message of ASGI; raises `ClientLeft` where the client takes nothing for too long."""
@@ -223,6 +249,10 @@ class _Answer:
             self.begun, self._visit.status = True, message["status"]
             names = {name.lower() for name, _ in message.get("headers", ())}
             own = [*self.extra, (b"x-request-id", self._visit.id.encode())]
+            if self._visit.face == "messages":
+                own.append((b"request-id", self._visit.id.encode()))  # Anthropic's name of it
+            if self._visit.leaves_body:
+                own.append((b"connection", b"close"))  # what follows would be taken for the next request
             kept = [field for field in own if field[0] not in names]
             message = {**message, "headers": [*message.get("headers", ()), *kept]}
         self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -233,15 +263,21 @@ class _Answer:
             self._visit.error = "client_too_slow"
             raise ClientLeft from None
 
-    async def json(self, status: int, body: object, fields: Iterable[Header]) -> None:
-        """Send a JSON body; all signs beyond ASCII are escapes, so that any text is one."""
-        await self.whole(status, json.dumps(body).encode(), [(b"content-type", b"application/json"), *fields])
+    async def json(self, status: int, body: object, fields: Iterable[Header], owes_end: bool = False) -> None:
+        """Send a JSON body; all signs beyond ASCII are escapes, so that any text is one. With `owes_end` the end of the
+        message is left to `end`: the client has all of it, and the connection stays open."""
+        await self.whole(status, json.dumps(body).encode(), [(b"content-type", b"application/json"), *fields], owes_end)
 
-    async def whole(self, status: int, body: bytes, fields: Iterable[Header]) -> None:
-        """Send a complete response."""
+    async def whole(self, status: int, body: bytes, fields: Iterable[Header], owes_end: bool = False) -> None:
+        """Send a complete response; `owes_end` as for `json`."""
         length = (b"content-length", str(len(body)).encode())
         await self.send({"type": "http.response.start", "status": status, "headers": [*fields, length]})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": body, "more_body": owes_end})
+        self.owes_end = owes_end
+
+    async def end(self) -> None:
+        """Send the end of a response whose body was sent."""
+        await self.send({"type": "http.response.body", "body": b""})
 
 
 async def _until_it_leaves(app: App, scope: Scope, receive: Receive, answer: _Answer) -> None:

@@ -18,6 +18,7 @@ Credentials are never allowed to other origins: a key is sent by the page that h
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from qwenkit.errors import UserError
@@ -26,11 +27,14 @@ from qwenkit.serving.settings import ServerSettings
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _METHODS = "GET, POST, OPTIONS"
+_HOST = re.compile(r"[a-z0-9_.:-]+")
+_FIELDS = re.compile(r"[A-Za-z0-9_-]+(\s*,\s*[A-Za-z0-9_-]+)*")
 _SENT = "Authorization, Content-Type, X-Api-Key, X-Request-Id, Anthropic-Version, Anthropic-Beta, Retry-After"
 
 
 def check_exposure(settings: ServerSettings) -> None:
-    """Raise a `UserError` for a server that anybody on the network could use."""
+    """Raise a `UserError` for a server that anybody on the network could use, and for names that no request has."""
+    _check_names(settings)
     if settings.unix_socket is not None or is_loopback(settings.host):
         return
     if settings.keyring.is_open and not settings.allow_public_without_key:
@@ -40,6 +44,27 @@ def check_exposure(settings: ServerSettings) -> None:
             expected="--api-key-file FILE, or QWENKIT_API_KEY in the environment",
             hint="--host 127.0.0.1 is for this machine alone; --allow-public-without-key is for everybody",
         )
+
+
+def _check_names(settings: ServerSettings) -> None:
+    """Raise a `UserError` for a name or an origin that would never be one of a request."""
+    for name in settings.hosts:
+        host, port = split_host(name)
+        if name != "*" and (not _HOST.fullmatch(host) or port is not None):
+            raise UserError("no request names the server like this", where=f"--allow-host {name}",
+                            expected="a name without scheme and port, such as api.example.org; or *")  # fmt: skip
+    for origin in settings.origins:
+        if origin not in ("*", "null") and not _is_origin(origin):
+            raise UserError("no page has this origin", where=f"--allow-origin {origin}",
+                            expected="scheme and name, such as https://chat.example.org; or *")  # fmt: skip
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text.rstrip("/"))
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.hostname) and not (parts.path or parts.query or parts.fragment)
 
 
 def is_loopback(host: str) -> bool:
@@ -74,7 +99,7 @@ class Gate:
     def __init__(self, settings: ServerSettings) -> None:
         """Keep the names and origins that are allowed."""
         self.any_host, self.any_origin = "*" in settings.hosts, "*" in settings.origins
-        self._hosts = {"localhost", settings.host.lower(), *(name.lower() for name in settings.hosts)}
+        self._hosts = {"localhost", settings.host.lower(), *(split_host(name)[0] for name in settings.hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.origins}
 
     def check_host(self, header: str | None) -> None:
@@ -83,7 +108,8 @@ class Gate:
             return
         host, _ = split_host(header or "")
         if not host or (host not in self._hosts and as_address(host) is None):
-            raise _forbidden("host_not_allowed", f"this server is not called {shortened(header)}",
+            what = f"this server is not called {shortened(header)}" if header else "the request names no host"
+            raise _forbidden("host_not_allowed", what,
                              "its address, localhost, or a name that it was told", "--allow-host NAME")  # fmt: skip
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
@@ -97,16 +123,19 @@ class Gate:
         """Return whether an origin is among those that the server was told."""
         return self.any_origin or origin.lower() in self._origins
 
-    def cors_headers(self, origin: str | None, preflight: bool = False) -> list[tuple[bytes, bytes]]:
+    def cors_headers(
+        self, origin: str | None, preflight: bool = False, wanted: str | None = None
+    ) -> list[tuple[bytes, bytes]]:
         """Return the header fields by which a browser lets a page read the answer; none for an origin that is not
-        allowed."""
+        allowed. `wanted` are the fields that the page would send: a page that may ask may send any."""
         if origin is None or not self.allows(origin):
             return []
         allowed = "*" if self.any_origin else origin
         fields = [("access-control-allow-origin", allowed), ("vary", "Origin")]
-        fields += [("access-control-expose-headers", "X-Request-Id, Retry-After")]
+        fields += [("access-control-expose-headers", "X-Request-Id, Retry-After, X-Ignored-Fields")]
         if preflight:
-            fields += [("access-control-allow-methods", _METHODS), ("access-control-allow-headers", _SENT)]
+            sent = wanted if wanted is not None and _FIELDS.fullmatch(wanted) else _SENT
+            fields += [("access-control-allow-methods", _METHODS), ("access-control-allow-headers", sent)]
             fields += [("access-control-max-age", "600")]
         return [(name.encode(), value.encode("latin-1", "replace")) for name, value in fields]
 

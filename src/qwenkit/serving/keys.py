@@ -38,7 +38,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qwenkit.errors import UserError, refuse_unnamed
+from qwenkit.errors import UserError, refuse_unnamed, within
 from qwenkit.files import CONFIG_BYTES, read_bytes
 
 SHORTEST = 16
@@ -163,10 +163,16 @@ def read_key_file(path: Path, default: Allowance | None = None, allow_readable: 
 
 def _refuse_readable(path: Path) -> None:
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        file = os.stat(path)
     except OSError as error:
         raise UserError(f"the key file cannot be read ({error.strerror})", where=str(path)) from error
-    if os.name == "posix" and mode & 0o027:
+    if os.name != "posix":
+        return
+    if file.st_uid not in (0, os.geteuid()):
+        raise UserError("it belongs to another user, who may change it", where=str(path),
+                        expected="a key file of your own")  # fmt: skip
+    mode = stat.S_IMODE(file.st_mode)
+    if mode & 0o027:
         raise UserError(f"others may read or change it (mode {mode:o})", where=str(path),
                         expected="a key file of your own", hint=f"chmod 600 {path}")  # fmt: skip
 
@@ -175,7 +181,8 @@ def _read_key(name: str, table: Any, where: str, default: Allowance) -> Key:
     """Return one table of the file as a key."""
     if not isinstance(table, dict):
         raise UserError("this is not a table", where=where, expected='[name], and below it: key = "..."')
-    refuse_unnamed("setting of a key", table, _NAMES)
+    with within(where):
+        refuse_unnamed("setting of a key", table, _NAMES)
     client = Client(
         name,
         _allowance(table, where, default),

@@ -27,7 +27,7 @@ from qwenkit.errors import QwenkitError, UserError, nearest
 from qwenkit.hub import parse
 from qwenkit.inference import LoopStats
 from qwenkit.platform import available_memory
-from qwenkit.serving.refusals import Refusal, Refused
+from qwenkit.serving.refusals import ENDING, Refusal, Refused
 from qwenkit.serving.served_model import Loader, ServedModel
 
 HEADROOM = 1.2
@@ -103,7 +103,7 @@ class ModelCatalog:
         self.on_load: Callable[[str, float, BaseException | None], None] = lambda name, seconds, error: None
         """Hears of every load: the model, how many seconds it took, and what went wrong."""
         self._one_at_a_time = asyncio.Lock()
-        self.draining = False
+        self.draining = self.ended = False
 
     @property
     def names(self) -> list[str]:
@@ -179,6 +179,10 @@ class ModelCatalog:
             raise _not_now(f"{entry.name} could not be loaded; the server's log says why", RETRY_SECONDS)
         try:
             return await asyncio.wait_for(self.load(entry), timeout)
+        except asyncio.CancelledError:
+            if self.ended:  # the load was, not who waits for it
+                raise Refused(ENDING) from None
+            raise
         except TimeoutError:
             raise _not_now(f"{entry.name} is still being loaded", 10) from None
         except Refused:
@@ -198,6 +202,9 @@ class ModelCatalog:
                 return entry.model
         except Refused as reason:
             error = reason
+            raise
+        except asyncio.CancelledError:
+            error = Refused(ENDING)
             raise
         except MemoryError:
             entry.failed_at = time.monotonic()
@@ -227,10 +234,10 @@ class ModelCatalog:
         free = available_memory()
         return free is None or wanted <= free
 
-    async def _unload(self, entry: Entry) -> None:
+    async def _unload(self, entry: Entry, seconds: float = STOP_SECONDS) -> None:
         model, entry.model = entry.model, None
         if model is not None:
-            await asyncio.to_thread(model.loop.stop, STOP_SECONDS)
+            await asyncio.to_thread(model.loop.stop, seconds)
             del model
             gc.collect()
 
@@ -238,11 +245,15 @@ class ModelCatalog:
         """Take no more requests; those that are there go on."""
         self.draining = True
 
-    async def stop(self) -> None:
-        """End all engines, and what still runs on them."""
+    async def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End all engines, and what still runs on them or waits for them: whoever asked is told so, at the latest after
+        `seconds` for each engine, whose present step may take longer."""
         self.drain()
+        self.ended = True
         for entry in self.entries:
-            await self._unload(entry)
+            if entry.loading is not None:
+                entry.loading.cancel()
+            await self._unload(entry, seconds)
 
 
 def weight_bytes(path: Path) -> int:

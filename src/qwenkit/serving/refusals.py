@@ -9,11 +9,13 @@ A refusal tells what, which field, what was expected and a hint; it never has a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout
+from qwenkit.inference.requests import PromptTooLong
 from qwenkit.inference.sampling_params import VALIDATORS
 
 Kind = Literal[
@@ -39,6 +41,8 @@ STATUS: dict[Kind, int] = {
 }
 """The HTTP status of each kind of refusal."""
 
+LONGEST_WAIT = 60
+"""Seconds after which trying again makes sense in any case."""
 SAMPLING = "sampling parameters"
 """Where the engine's errors about them say that they are."""
 
@@ -73,6 +77,10 @@ class Refusal:
         return "; ".join(parts)
 
 
+ENDING = Refusal("unavailable", "the server is ending", code="draining", retry_after=5)
+"""Why a request is not answered any more when the server is told to end."""
+
+
 class Refused(Exception):
     """A request is refused. Codecs raise it for bodies, the server for everything else."""
 
@@ -87,21 +95,36 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, Refused):
         return error.refusal
     if isinstance(error, EngineBusy):
-        return Refusal("busy", "too many requests wait", hint="try again later", code="queue_full", retry_after=1.0)
+        wait = min(max(1, math.ceil(error.seconds)), LONGEST_WAIT)
+        return Refusal("busy", "too many requests wait", hint="try again later", code="queue_full", retry_after=wait)
     if isinstance(error, EngineTimeout):
         return Refusal("timeout", "the answer took too long", code="timeout")
     if isinstance(error, EngineStopped):
-        return Refusal("unavailable", "the model does not run any more", code="engine_stopped")
+        return Refusal("unavailable", "the model does not run any more", code="engine_stopped", retry_after=1)
     if isinstance(error, UserError):
-        hint = error.hint or _nearest(error.nearest)
-        return Refusal("invalid", error.what, _field(error), error.expected, hint, "invalid_value")
+        return _of_user_error(error)
     if isinstance(error, QwenkitError):
         return Refusal("internal", error.what, code="generation_failed")
     return Refusal("internal", "an error of the server, which its log names", code="internal_error")
 
 
+def _of_user_error(error: UserError) -> Refusal:
+    """Return the refusal of what a user of the engine has given it."""
+    field, _, place = (_field(error) or "").partition(", ")
+    what = f"{place}: {error.what}" if place else error.what
+    code = "context_length_exceeded" if isinstance(error, PromptTooLong) else "invalid_value"  # OpenAI's name of it
+    hint = error.hint or _nearest(error.nearest)
+    return Refusal("invalid", what, field or None, in_json(error.expected), hint, code)
+
+
+def in_json(expected: str | None) -> str | None:
+    """Return what was expected of a parameter in the words of JSON."""
+    return expected and expected.replace("; or None", "; or null")
+
+
 def _field(error: UserError) -> str | None:
-    """Return the field that an error is about: of sampling parameters it is the first word."""
+    """Return the field that an error is about, and behind a comma the place in it: of sampling parameters the field is
+    the first word."""
     if error.where != SAMPLING:
         return error.where
     name = error.what.partition(" ")[0]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
 from qwenkit.serving.faces import embeddings, messages, models, tokenize
-from qwenkit.serving.reading import body_schema, fields_of, new_id, parsed
+from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed
+from qwenkit.serving.refusals import Refused, refusal_of
 from qwenkit.serving.request import Reply, TextRequest
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from qwenkit.serving.served_model import ServedModel
     from qwenkit.serving.visit import Visit
 
-ANY_PARAMS = SamplingParams()
+NO_ANSWER = SamplingParams(max_tokens=0)
 
 
 def add_routes(app: FastAPI, services: Services) -> None:
@@ -53,6 +56,8 @@ class _Routes:
 
     async def show_model(self, request: Request, name: str) -> Response:
         """Return one of them."""
+        if not name:
+            raise no_such_path(request)
         entry = self.services.catalog.find(name, client_of(request.state.visit).models)
         return JSONResponse(models.shown(self._model(name, entry)))
 
@@ -93,7 +98,7 @@ class _Routes:
         visit: Visit = request.state.visit
         asked = await parsed(embeddings.parse, visit.body)
         model = await hold_model(asked.model, visit, self.services)
-        rows = [(await asyncio.to_thread(model.encode, text, ANY_PARAMS))[0].ids for text in asked.inputs]
+        rows = [await asyncio.to_thread(_ids, model, text, number) for number, text in enumerate(asked.inputs)]
         visit.prompt_tokens = sum(map(len, rows))
         check_length(max(map(len, rows)), client_of(visit).allowance)
         self.services.usage.charge(client_of(visit), visit.prompt_tokens)
@@ -106,6 +111,14 @@ class _Routes:
     async def _vector(self, model: ServedModel, ids: list[int], visit: Visit) -> list[float]:
         left = max(1.0, self.services.settings.limits.request_seconds - visit.seconds)
         return await model.loop.acall(lambda: mean_hidden(model.engine.model, ids), timeout=left)
+
+
+def _ids(model: ServedModel, text: str | tuple[int, ...], number: int) -> tuple[int, ...]:
+    """Return the ids of one of the inputs, which may fill all positions; raises `Refused` with its place."""
+    try:
+        return model.encode(text, NO_ANSWER)[0].ids
+    except UserError as error:
+        raise Refused(replace(refusal_of(error), param=f"input[{number}]")) from None
 
 
 @torch.inference_mode()

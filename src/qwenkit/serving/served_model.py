@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit.chat import ChatTokenizer, load_tokenizer, stop_token_ids
-from qwenkit.errors import UserError
 from qwenkit.hub import resolve
 from qwenkit.inference import Conversation, Engine, EngineBusy, EngineLoop, SamplingParams
+from qwenkit.inference.requests import PromptTooLong
 from qwenkit.model.formats.keys import accepted, accepting
 from qwenkit.platform import torch_threads
 from qwenkit.prompt import Prompt
@@ -60,8 +60,9 @@ class ServedModel:
 
     def check_queue(self, most: int) -> None:
         """Raise `EngineBusy` where so many requests wait already: no work is done for one more."""
-        if self.loop.stats().waiting >= most:
-            raise EngineBusy(f"{most} requests wait already", hint="ask again later")
+        stats = self.loop.stats()
+        if stats.waiting >= most:
+            raise EngineBusy(f"{most} requests wait already", hint="ask again later", seconds=stats.waiting_seconds)
 
     def count(self, asked: TextRequest) -> tuple[int, ...]:
         """Return the token ids of a text or a conversation, however many they are. Any thread may call it."""
@@ -95,7 +96,7 @@ class ServedModel:
             return  # its oldest turns are dropped
         characters, most = sum(map(len, _texts(form))), self.max_length * self.longest_token
         if characters > most:
-            raise UserError(f"{characters} characters", where=label, expected=f"at most {self.max_length} tokens",
+            raise PromptTooLong(f"{characters} characters", where=label, expected=f"at most {self.max_length} tokens",
                             hint="shorten it, or use a model with more positions")  # fmt: skip
 
 

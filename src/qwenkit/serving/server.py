@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import signal
 import socket
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,13 +27,15 @@ from typing import Any
 import uvicorn
 
 from qwenkit.errors import DONE, UserError
-from qwenkit.serving.connection import BoundedConnection
+from qwenkit.serving.connection import BoundedConnection, reserve_descriptors
 from qwenkit.serving.guard import check_exposure
 from qwenkit.serving.models import ModelCatalog
 from qwenkit.serving.served_model import ServedModel
 from qwenkit.serving.settings import Limits, ServerSettings
 
 BACKLOG = 512
+LAST_SECONDS = 5.0
+"""How long requests that were ended have to say so, before their connections are cut."""
 _STARTS = 0.05
 
 
@@ -92,12 +96,13 @@ async def _load_first(server: DrainingServer, catalog: ModelCatalog) -> ServedMo
 
 def configuration(app: Any, limits: Limits) -> uvicorn.Config:
     """Return how uvicorn runs: HTTP/1.1 alone, within the limits, without a log or headers of its own."""
+    limits = replace(limits, connections=reserve_descriptors(limits.connections, BACKLOG))
     protocol = type("Connection", (BoundedConnection,), {"limits": limits})
     return uvicorn.Config(
         app, http=protocol, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, backlog=BACKLOG, limit_concurrency=limits.connections,
+        server_header=False, proxy_headers=False, backlog=BACKLOG,
         h11_max_incomplete_event_size=limits.header_bytes, timeout_keep_alive=int(max(1, limits.idle_seconds)),
-        timeout_graceful_shutdown=int(max(1, limits.drain_seconds)),
+        timeout_graceful_shutdown=math.ceil(limits.drain_seconds + LAST_SECONDS),
     )  # fmt: skip
 
 
@@ -108,11 +113,32 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._catalog = catalog
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let open requests end within their time; then end what they wait for, so that each client is told."""
+        ending = asyncio.create_task(self._end_models())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+            await asyncio.gather(ending, return_exceptions=True)
+
+    async def _end_models(self) -> None:
+        await asyncio.sleep((self.config.timeout_graceful_shutdown or 0) - LAST_SECONDS)
+        _tell_nothing()  # who is cut off later than this has had both times
+        await self._catalog.stop(LAST_SECONDS / 2)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End in order; at once where Ctrl-C comes again."""
         self._catalog.drain()
         self.force_exit = self.should_exit and sig == signal.SIGINT
+        if self.force_exit:
+            _tell_nothing()
         self.should_exit = True
+
+
+def _tell_nothing() -> None:
+    """Have uvicorn show no traceback of requests that are cancelled."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 def listen(settings: ServerSettings) -> socket.socket:

@@ -8,6 +8,7 @@ what is refused where one is passed. Sizes are in bytes, times in seconds, lengt
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,10 +47,10 @@ class Limits:
     """How long open requests have when the server is told to end."""
 
     def __post_init__(self) -> None:
-        """Raise a `UserError` for a limit that lets nothing pass."""
+        """Raise a `UserError` for a limit that lets nothing pass, and for one that is none."""
         for name, value in vars(self).items():
-            if not value > 0:
-                raise UserError(f"{name} = {value}", where="limits of the server", expected="more than 0")
+            if not 0 < value < math.inf:
+                raise UserError(f"{name} = {value}", where="limits of the server", expected="a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,6 +82,19 @@ class Visit:
             )
         self.id = given
 
+    def check_length(self) -> None:
+        """Raise `Refused` for a body whose length is said twice: a proxy in front may have believed the other one, and
+        what it took for a body would be the next request here (RFC 9112, 6.3)."""
+        if "transfer-encoding" in self.headers and "content-length" in self.headers:
+            raise Refused(Refusal("invalid", "stands beside Content-Length", "Transfer-Encoding", "one of the two",
+                                  code="two_lengths"))  # fmt: skip
+
+    @property
+    def leaves_body(self) -> bool:
+        """Return whether a body may come that nobody has read."""
+        announced = self.headers.get("content-length", "0").strip("0 ") or "transfer-encoding" in self.headers
+        return not self.is_read and (self.method == "POST" or bool(announced))
+
     @property
     def host(self) -> str | None:
         """Return the name by which the server is asked."""

@@ -34,16 +34,19 @@ from qwenkit.serving.request import (
 
 @dataclass
 class TextItem:
-    """A stretch of text of an answer."""
+    """A stretch of text of an answer, in the pieces that came: joined once, not at every token."""
 
-    text: str = ""
+    pieces: list[str] = field(default_factory=list[str])
+
+    @property
+    def text(self) -> str:
+        """Return the text."""
+        return "".join(self.pieces)
 
 
 @dataclass
-class ReasoningItem:
+class ReasoningItem(TextItem):
     """A stretch of thoughts."""
-
-    text: str = ""
 
 
 @dataclass
@@ -53,7 +56,12 @@ class CallItem:
     index: int
     id: str
     name: str
-    arguments: str = ""
+    pieces: list[str] = field(default_factory=list[str])
+
+    @property
+    def arguments(self) -> str:
+        """Return the arguments."""
+        return "".join(self.pieces)
 
 
 Item = TextItem | ReasoningItem | CallItem
@@ -73,7 +81,7 @@ class ChoiceAnswer:
     @property
     def text(self) -> str:
         """Return the text, without thoughts and calls."""
-        return "".join(item.text for item in self.items if isinstance(item, TextItem))
+        return "".join(item.text for item in self.items if type(item) is TextItem)
 
     @property
     def reasoning(self) -> str:
@@ -89,13 +97,13 @@ class ChoiceAnswer:
         """Add an event of this choice."""
         match event:
             case TextDelta(_, text):
-                self._last(TextItem).text += text
+                self._last(TextItem).pieces.append(text)
             case ReasoningDelta(_, text):
-                self._last(ReasoningItem).text += text
+                self._last(ReasoningItem).pieces.append(text)
             case ToolCallBegin(_, index, id, name):
                 self.items.append(CallItem(index, id, name))
             case ToolCallArguments(_, index, text):
-                next(call for call in self.calls if call.index == index).arguments += text
+                next(call for call in self.calls if call.index == index).pieces.append(text)
             case ToolCallsRevoked(_, indices):
                 self.items = [item for item in self.items if not (isinstance(item, CallItem) and item.index in indices)]
             case TokenDelta(_, ids, logprobs):
@@ -108,7 +116,7 @@ class ChoiceAnswer:
 
     def _last(self, kind: type[_Growing]) -> _Growing:
         """Return the last item if it is of this kind, else a new one."""
-        if not self.items or not isinstance(self.items[-1], kind):
+        if not self.items or type(self.items[-1]) is not kind:
             self.items.append(kind())
         last = self.items[-1]
         assert isinstance(last, kind)

@@ -28,7 +28,7 @@ from qwenkit.serving.fields import (
     texts,
     wrong,
 )
-from qwenkit.serving.refusals import Refusal, Refused
+from qwenkit.serving.refusals import Refusal, Refused, in_json
 from qwenkit.serving.request import Tool
 
 SAMPLING: dict[str, Kind] = {
@@ -109,6 +109,8 @@ def _token_id(text: str, place: str) -> int:
 def stops(value: Any, place: str) -> tuple[str, ...]:
     """Return stop strings; raises `Refused` for others, and for too many or too long ones."""
     given = texts(value, place)
+    if not all(given):
+        raise refused(place, "has an empty string", "strings of at least one character")
     if len(given) > MAX_STOPS or any(len(text) > MAX_STOP_CHARACTERS for text in given):
         raise refused(place, "too many stop strings, or too long ones",
                       f"at most {MAX_STOPS}, of at most {MAX_STOP_CHARACTERS:,} characters")  # fmt: skip
@@ -119,9 +121,9 @@ def _renamed(error: UserError, names: Mapping[str, str]) -> Refusal:
     """Return the refusal of a sampling parameter, by the client's name of it."""
     name, _, rest = error.what.partition(" ")
     if name not in VALIDATORS:
-        return Refusal("invalid", error.what, None, error.expected, error.hint, "invalid_value")
+        return Refusal("invalid", error.what, None, in_json(error.expected), error.hint, "invalid_value")
     client = names.get(name, name)
-    return Refusal("invalid", f"{client} {rest}", client, error.expected, error.hint, "invalid_value")
+    return Refusal("invalid", f"{client} {rest}", client, in_json(error.expected), error.hint, "invalid_value")
 
 
 # ---- tools ----------------------------------------------------------------------------------------------------------

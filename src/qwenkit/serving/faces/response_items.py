@@ -47,6 +47,8 @@ class ResponseItems:
         self._items: list[Shown] = []
         self._calls: dict[int, Shown] = {}
         self._open: Shown | None = None
+        self._pieces: dict[str, list[str]] = {}
+        """The texts of the items by their ids, as they came: joined where they are shown, not at every token."""
         self._blank = ""
         """White space that is text if more text follows."""
         self._tokens: list[TokenLogprob] = []
@@ -99,7 +101,7 @@ class ResponseItems:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             yield from self._begin_part(part)
         part = self._part()
-        part["text"] += text
+        self._grow(self._open, text)
         tokens, self._tokens = [_logprob(token) for token in self._tokens], []
         part["logprobs"] += tokens
         yield {"type": "response.output_text.delta", **self._place(), "delta": text, "logprobs": tokens}
@@ -108,7 +110,7 @@ class ResponseItems:
         if self._open is None or self._open["type"] != "reasoning":
             yield from self._begin("reasoning", summary=[], content=[])
             yield from self._begin_part({"type": "reasoning_text", "text": ""})
-        self._part()["text"] += text
+        self._grow(self._open, text)
         self._tokens.clear()
         yield {"type": "response.reasoning_text.delta", **self._place(), "delta": text}
 
@@ -119,7 +121,7 @@ class ResponseItems:
 
     def _arguments(self, index: int, text: str) -> Iterator[Shown]:
         item = self._calls[index]
-        item["arguments"] += text
+        self._grow(item, text)
         self._tokens.clear()
         yield {"type": "response.function_call_arguments.delta", **self._item_place(item), "delta": text}
 
@@ -128,6 +130,17 @@ class ResponseItems:
             yield from self._close("incomplete")
         for index in indices:
             self._calls[index]["status"] = "revoked"
+
+    def _grow(self, item: Shown | None, text: str) -> None:
+        assert item is not None
+        self._pieces.setdefault(item["id"], []).append(text)
+
+    def _settle(self, item: Shown) -> None:
+        """Write what an item has got so far into it."""
+        if pieces := self._pieces.get(item["id"]):
+            pieces[:] = ["".join(pieces)]
+            where, name = (item, "arguments") if item["type"] == "function_call" else (item["content"][0], "text")
+            where[name] = pieces[0]
 
     def _begin(self, kind: str, **fields: Any) -> Iterator[Shown]:
         """Open an item of this kind, after closing the last one."""
@@ -149,6 +162,7 @@ class ResponseItems:
         if item is None:
             return
         item["status"] = status
+        self._settle(item)
         if item["type"] == "function_call":
             done = {"name": item["name"], "arguments": item["arguments"]}
             yield {"type": "response.function_call_arguments.done", **self._item_place(item), **done}
@@ -179,6 +193,8 @@ class ResponseItems:
     def response(self) -> Shown:
         """Return the response as it is now."""
         body = self._request.body
+        for item in self._items:
+            self._settle(item)
         return {
             "id": f"resp_{self._reply.id}",
             "object": "response",
