@@ -178,6 +178,8 @@ class Front:
         fields = (
             [] if refusal.retry_after is None else [(b"retry-after", str(max(1, round(refusal.retry_after))).encode())]
         )
+        if refusal.allow is not None:
+            fields.append((b"allow", refusal.allow.encode()))
         if status == 401:
             fields.append((b"www-authenticate", b"Bearer"))
         if visit.method == "POST" and not visit.is_read:

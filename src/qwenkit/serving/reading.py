@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from qwenkit.errors import listed
-from qwenkit.serving.fields import Table
 from qwenkit.serving.visit import Visit
 
 T = TypeVar("T")
@@ -24,12 +23,6 @@ async def parsed(parse: Callable[[bytes], T], body: bytes) -> T:
 def new_id(visit: Visit) -> str:
     """Return the id of a response: the request's, where an API's ids may hold it."""
     return visit.id if visit.id.isalnum() else visit.id.encode().hex()[:64]
-
-
-def body_schema(table: Table | None) -> dict[str, Any]:
-    """Return what OpenAPI says of a route whose body has these fields."""
-    schema = {"type": "object"} if table is None else table.schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def fields_of(ignored: Sequence[str]) -> dict[str, str]:
