@@ -19,7 +19,7 @@ from qwenkit.serving.faces import conversation as turns
 from qwenkit.serving.fields import Table
 from qwenkit.serving.metrics import CONTENT_TYPE
 from qwenkit.serving.refusals import STATUS
-from qwenkit.serving.response_schemas import ANSWERS, ERRORS, SCHEMAS, Schema, array, ref
+from qwenkit.serving.response_schemas import ANSWERS, COUNT, ERRORS, IDS, SCHEMAS, Schema, array, ref
 
 _REFUSALS = {
     400: "The request cannot be understood; the error names the field, and what was expected.",
@@ -48,6 +48,28 @@ _RETRY_AFTER = {"description": "Seconds to wait.", "required": True, "schema": {
 _AUTHENTICATE = {"description": "How a key is sent.", "required": True, "schema": {"type": "string"}}
 _HEADERS = {401: {"WWW-Authenticate": _AUTHENTICATE}, 429: {"Retry-After": _RETRY_AFTER}}
 _ASKED = {"role": "user", "content": "What is 27+58?"}
+_TEXT_OR_BLOCKS = {"anyOf": [{"type": "string"}, array({"type": "object"})]}
+_STRINGS: Schema = {"anyOf": [{"type": "string"}, array({"type": "string"})]}
+RANGES: dict[str, Schema] = {
+    "temperature": {"minimum": 0, "maximum": 1e6}, "top_p": {"exclusiveMinimum": 0, "maximum": 1},
+    "top_k": {"minimum": -1, "maximum": 2**31 - 1}, "min_p": {"minimum": 0, "maximum": 1},
+    "repetition_penalty": {"minimum": 0.01, "maximum": 100}, "n": {"minimum": 1, "maximum": 128},
+    **{name: {"minimum": -2, "maximum": 2} for name in ("frequency_penalty", "presence_penalty")},
+    **{name: {"minimum": 0} for name in (
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "min_tokens", "seed", "priority", "thinking_budget",
+        "thinking_token_budget",
+    )},
+    "dimensions": {"minimum": 1}, "top_logprobs": {"minimum": 0, "maximum": 20},
+    "logit_bias": {"additionalProperties": {"type": "number"}, "propertyNames": {"pattern": "^[0-9]{1,18}$"}},
+    "stop_token_ids": {"items": COUNT}, "allowed_token_ids": {"items": COUNT, "minItems": 1},
+    "stop": _STRINGS, "bad_words": _STRINGS, "stop_sequences": {"items": {"type": "string"}},
+    "modalities": {"items": {"const": "text"}, "minItems": 1, "maxItems": 1},
+}  # fmt: skip
+"""What values fields have, beyond their types, wherever they are taken."""
+_PROMPTS: Schema = {
+    "anyOf": [{"type": "string"}, {**IDS, "minItems": 1}, array({"type": "string"}, minItems=1, maxItems=1024),
+              array({**IDS, "minItems": 1}, minItems=1, maxItems=1024)],
+}  # fmt: skip
 _RECEIVES_ID = {
     "name": "X-Request-Id", "in": "header", "required": False,
     "description": "A name of the request, which the response and the log repeat.",
@@ -134,6 +156,11 @@ def document(codecs: Mapping[str, Any], has_keys: bool) -> Schema:
 # ---- bodies ---------------------------------------------------------------------------------------------------------
 
 
+def _body(table: Table, nested: Mapping[str, Schema] | None = None) -> Schema:
+    """Return the schema of a body; `nested` are the schemas of fields that hold more than their type says."""
+    return table.schema({**RANGES, **(nested or {})})
+
+
 def _tables() -> dict[str, tuple[str, Schema, Mapping[str, Any]]]:
     """Return what the codecs take: a summary, the body, an example."""
     form = generation.RESPONSE_FORMAT.schema({"json_schema": generation.JSON_SCHEMA.schema()})
@@ -141,27 +168,36 @@ def _tables() -> dict[str, tuple[str, Schema, Mapping[str, Any]]]:
         "stream_options": generation.STREAM_OPTIONS.schema(), "response_format": form,
         "structured_outputs": generation.STRUCTURED.schema(),
     }  # fmt: skip
+    texts = {**common, "prompt": _PROMPTS, "logprobs": RANGES["top_logprobs"]}
     chat = {
-        **common, "messages": array(turns.FIELDS.schema(), minItems=1),
+        **common, "messages": _turns(),
         "tools": array(chat_completions.TOOL.schema({"function": chat_completions.FUNCTION.schema()})),
     }  # fmt: skip
     return {
-        "chat_completions": ("Answer a conversation.", chat_completions.FIELDS.schema(chat),
+        "chat_completions": ("Answer a conversation.", _body(chat_completions.FIELDS, chat),
                              {"messages": [_ASKED], "max_tokens": 64}),
-        "completions": ("Go on with a text.", completions.FIELDS.schema(common),
+        "completions": ("Go on with a text.", _body(completions.FIELDS, texts),
                         {"prompt": "The river runs", "max_tokens": 16}),
         "responses": ("Answer a conversation, as items.",
-                      responses.FIELDS.schema({"tools": array(responses.TOOL.schema()),
+                      _body(responses.FIELDS, {"tools": array(responses.TOOL.schema()),
                                                "reasoning": responses.REASONING.schema()}),
                       {"input": "What is 27+58?", "max_output_tokens": 64}),
-        "messages": ("Answer a conversation, in Anthropic's form.", messages.FIELDS.schema(_anthropics()),
+        "messages": ("Answer a conversation, in Anthropic's form.", _body(messages.FIELDS, _anthropics()),
                      {"messages": [_ASKED], "max_tokens": 64}),
     }  # fmt: skip
 
 
+def _turns() -> Schema:
+    """Return the messages of OpenAI's form."""
+    content = {"anyOf": [{"type": "string"}, array({"type": "object"}), {"type": "null"}]}
+    roles = {"type": "string", "enum": ["system", "developer", "user", "assistant", "tool", "function"]}
+    turn = turns.FIELDS.schema({"role": roles, "content": content})
+    return array({**turn, "properties": {**turn["properties"], "role": roles}, "required": ["role"]}, minItems=1)
+
+
 def _anthropics() -> dict[str, Schema]:
     turn = {
-        "type": "object", "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": {}},
+        "type": "object", "properties": {"role": {"enum": ["user", "assistant", "system"]}, "content": _TEXT_OR_BLOCKS},
         "required": ["role", "content"], "additionalProperties": False,
     }  # fmt: skip
     return {
@@ -186,7 +222,7 @@ def _generating(path: str, codec: Any) -> Operation:
 
 def _takes(path: str, id: str, summary: str, table: Table, answer: str, example: Mapping[str, Any],
            nested: Mapping[str, Schema] | None = None, error: str = "OpenAIError") -> Operation:  # fmt: skip
-    return Operation(path=path, id=id, summary=summary, body=table.schema(nested), answer=ref(answer), example=example,
+    return Operation(path=path, id=id, summary=summary, body=_body(table, nested), answer=ref(answer), example=example,
                      error=error)  # fmt: skip
 
 
@@ -199,7 +235,7 @@ def _others() -> list[Operation]:
     """Return the operations of the paths that generate nothing."""
     name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1},
             "description": "A model's name; it may have slashes."}  # fmt: skip
-    chat = {"messages": array(turns.FIELDS.schema(), minItems=1), "tools": array(chat_completions.TOOL.schema())}
+    chat = {"messages": _turns(), "tools": array(chat_completions.TOOL.schema())}
     waiting = {
         "description": "It does not answer yet, or not any more.",
         "headers": {"Retry-After": {**_RETRY_AFTER, "required": False}},
@@ -211,7 +247,7 @@ def _others() -> list[Operation]:
                messages.COUNT_FIELDS, "TokenCount", {"messages": [_ASKED]},
                {key: schema for key, schema in _anthropics().items() if key != "metadata"}, "AnthropicError"),
         _takes("/v1/embeddings", "embeddings", "Return a vector for each text.", embeddings.FIELDS, "Embeddings",
-               {"input": "The river runs"}),
+               {"input": "The river runs"}, {"input": _PROMPTS}),
         _takes("/tokenize", "tokenize", "Return the token ids of a text or a conversation.", tokenize.FIELDS, "Tokens",
                {"prompt": "The river runs"}, chat),
         _takes("/detokenize", "detokenize", "Return the text of token ids.", tokenize.DETOKENIZE, "Text",
