@@ -189,3 +189,14 @@ def test_what_the_schema_allows_is_answered_as_it_says(served: Any, path: str, m
 
     answers()
     assert mode != "few fields" or 200 in statuses, "not one of these requests was answered"
+
+
+@pytest.mark.parametrize("path", CODECS)
+def test_streams_are_as_the_document_says(served: Any, path: str) -> None:
+    checks = importlib.import_module("schemathesis.checks").CHECKS.get_by_names([*CHECKS])
+    example = PATHS[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+    short = {name: MOST_TOKENS if name.startswith("max_") else value for name, value in example.items()}
+    case = served[path]["POST"].Case(body={**short, "stream": True}, media_type="application/json")
+    response = case.call(headers={"X-Api-Key": SECRET}, timeout=LIMIT)
+    assert response.status_code == 200 and response.headers["content-type"] == ["text/event-stream; charset=utf-8"]
+    case.validate_response(response, checks=checks, headers={"X-Api-Key": SECRET})

@@ -150,6 +150,10 @@ SCHEMAS: dict[str, Schema] = {
             ),
         }
     ),
+    "StreamEvent": {
+        **record({"data": TEXT}, {"event": TEXT}),
+        "description": "The data of an event is JSON, except at the end of OpenAI's older APIs: [DONE].",
+    },
     "TokenCount": record({"input_tokens": COUNT}),
     "Embeddings": record(
         {
