@@ -352,7 +352,7 @@ _ERRORS: dict[Kind, str] = {
 def error(refusal: Refusal) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the body of a refusal in Anthropic's form. Its library runs tools on a conversation
     that the server keeps, and goes on without one where a refusal names that in its details."""
-    told: dict[str, Any] = {"type": _ERRORS[refusal.kind], "message": refusal.message}
+    body: dict[str, Any] = {"type": _ERRORS[refusal.kind], "message": refusal.message}
     if (refusal.param, refusal.code) == ("thread", "unsupported_field"):
-        told["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
-    return refusal.status, {"type": "error", "error": told}
+        body["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return refusal.status, {"type": "error", "error": body}
