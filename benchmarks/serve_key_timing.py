@@ -155,7 +155,7 @@ def main(model: Path, place: Path, pairs: int, tokens: int, vocabulary: int, thr
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?")
-    for name, default in (("pairs", 200), ("tokens", 500), ("vocabulary", 300), ("threads", 1), ("seed", 17)):
+    for name, default in (("pairs", 400), ("tokens", 500), ("vocabulary", 300), ("threads", 1), ("seed", 17)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
