@@ -66,6 +66,13 @@ def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("served") / "tiny")
 
 
+@pytest.fixture(scope="session", name="long")
+def _long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model's folder with room for the prompts of agents, and with tokens around thoughts."""
+    folder = tmp_path_factory.mktemp("served") / "long"
+    return make_folder(folder, positions=32768, visible=("<think>", "</think>"))
+
+
 class Desk:
     """Makes applications, and stops their engines at the end."""
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qwenkit.errors import UserError
+from qwenkit.serving.codecs import CODECS
 from qwenkit.serving.keys import ANYBODY, Allowance, Client, Key, Keyring, digest_of, read_key_file
+from tests.serving.asgi import ask
+from tests.serving.conftest import Desk
 
 SECRET, OTHER = "sk-alice-0123456789", "sk-bob-0123456789ab"
 
@@ -125,3 +129,37 @@ def test_a_misspelt_setting_and_one_key_for_two(tmp_path: Path) -> None:
     assert caught.value.text().startswith(f"{path}, [a]: `request_per_minute` is not a setting of a key\n")
     with pytest.raises(UserError, match="a and b have the same key"):
         read_key_file(key_file(tmp_path, f'[a]\nkey = "{SECRET}"\n[b]\nkey = "{SECRET}"'))
+
+
+def cached_tokens(app: Any, path: str, body: dict[str, Any], secret: str | None) -> int:
+    """Ask with a key; return how many tokens of the prompt were found in the cache."""
+    fields = {} if secret is None else {"authorization": f"Bearer {secret}"}
+    used = ask(app, "POST", path, body, **fields).json["usage"]
+    if "input_tokens_details" in used:
+        return used["input_tokens_details"]["cached_tokens"]
+    return (
+        used["prompt_tokens_details"]["cached_tokens"] if "prompt_tokens" in used else used["cache_read_input_tokens"]
+    )
+
+
+LONG = "The river runs past the old mill. " * 6
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/completions", {"prompt": LONG, "max_tokens": 1}),
+     ("/v1/chat/completions", {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}),
+     ("/v1/responses", {"input": LONG, "max_output_tokens": 1}),
+     ("/v1/messages", {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1})],
+)  # fmt: skip
+def test_two_keys_share_no_beginning_and_one_key_does(desk: Desk, path: str, body: dict[str, Any]) -> None:
+    """`benchmarks/serve_key_timing.py` shows that the time to a first token does not tell either."""
+    app = desk.app(codecs=CODECS, keyring=Keyring([Key.of("alice", SECRET), Key.of("bob", OTHER)]))
+    assert [cached_tokens(app, path, body, secret) for secret in (SECRET, OTHER)] == [0, 0]
+    alice, bob = cached_tokens(app, path, body, SECRET), cached_tokens(app, path, body, OTHER)
+    assert alice == bob > 32  # all but the last block, for each of its own
+
+
+def test_without_keys_everybody_shares(desk: Desk) -> None:
+    app, body = desk.app(codecs=CODECS), {"prompt": LONG, "max_tokens": 1}
+    assert cached_tokens(app, "/v1/completions", body, None) == 0 < cached_tokens(app, "/v1/completions", body, None)

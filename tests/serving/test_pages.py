@@ -1,4 +1,4 @@
-"""SECURITY.md and docs/serving.md say what is there: tests, flags, figures, commands; and the container is sound."""
+"""SECURITY.md and docs/serving.md say what is there: tests, flags, figures, commands."""
 
 from __future__ import annotations
 
@@ -63,29 +63,6 @@ def test_the_figures_of_the_page_are_all() -> None:
     named = set(re.findall(r"`(qwenkit_\w+)`", SERVING.read_text("utf-8")))
     metrics = {metric.name for metric in vars(ServerMetrics()).values() if isinstance(metric, Metric)}
     assert named <= metrics and metrics - named <= {"qwenkit_request_prompt_tokens", "qwenkit_request_generated_tokens"}
-
-
-def container() -> list[list[str]]:
-    """The instructions of the container file: name and rest."""
-    text = (ROOT / "Containerfile").read_text("utf-8").replace("\\\n", " ")
-    return [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
-
-
-KNOWN = "FROM WORKDIR COPY RUN ENV USER EXPOSE STOPSIGNAL HEALTHCHECK ENTRYPOINT CMD".split()
-
-
-def test_the_container_file() -> None:
-    lines = container()
-    assert {name for name, _ in lines} <= set(KNOWN)
-    last = lines[max(i for i, (name, _) in enumerate(lines) if name == "FROM") :]
-    names = [name for name, _ in last]
-    (user,) = [rest for name, rest in last if name == "USER"]
-    assert user.isdecimal() and int(user) > 0 and names.index("USER") < names.index("ENTRYPOINT")
-    assert not {"RUN", "COPY"} & set(names[names.index("USER") :])
-    assert "HEALTHCHECK" in names and ":latest" not in str(lines)
-    for name, rest in lines:
-        if name == "COPY" and "--from" not in rest:
-            assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest
 
 
 @pytest.mark.parametrize("name", ["SECURITY.md", "Containerfile", "docs/serving.md"])

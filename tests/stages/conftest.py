@@ -13,19 +13,24 @@ import torch
 from qwenkit.model import ModelConfig, ScalarModel, Transformer, init_weights, save_model, save_scalar
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, StageContext
-from qwenkit.tokenizer import save_tokenizer, train_bpe
+from qwenkit.tokenizer import Tokenizer, save_tokenizer, train_bpe
+from qwenkit.tokenizer.patterns import special_names
 
 TEXTS = [f"The river {n} flows past a garden of stone. 河流{n}流过石头花园。" for n in range(60)]
 QUESTIONS = ["river?", "河流呢？", "garden, please", "stone and river", "石头？", "flows?", "past 3", "花园 7"]
 
 
-def make_folder(out: Path, dtype: torch.dtype = torch.float32, scalar: bool = False) -> Path:
-    """A model that knows nothing, with a tokenizer of 300 tokens."""
-    tok = train_bpe(TEXTS, 300, extras=1, multiple=8)
+def make_folder(
+    out: Path, dtype: torch.dtype = torch.float32, scalar: bool = False, positions: int = 512,
+    visible: tuple[str, ...] = (),
+) -> Path:  # fmt: skip
+    """A model that knows nothing, with a tokenizer of 300 tokens and of marks (`visible`), such as <think>."""
+    tok = train_bpe(TEXTS, 300, special=(*special_names(1), *visible), multiple=8)
+    tok = Tokenizer(tok.ranks, tok.special, tok.pattern, multiple=8, visible=visible)
     save_tokenizer(tok, out)
     shape = ModelConfig(
         vocab_size=tok.vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        tie_word_embeddings=True, bos_token_id=tok.eot_id, eos_token_id=tok.eot_id, max_position_embeddings=512,
+        tie_word_embeddings=True, bos_token_id=tok.eot_id, eos_token_id=tok.eot_id, max_position_embeddings=positions,
     )  # fmt: skip
     model = init_weights(Transformer(shape), seed=1)
     if scalar:

@@ -12,6 +12,7 @@
 | `codecs.py`         | which codec answers at which path                                               |
 | `app.py`            | the application: routes that generate, and those that tell how the server is    |
 | `routes.py`         | models, token ids, vectors                                                      |
+| `openapi.py`        | the served schema; `response_schemas.py` has the shapes of responses             |
 | `reading.py`        | what all routes do with a body                                                  |
 | `answering.py`      | from a request to its events, on the engine of a model                          |
 | `models.py`         | the models by their names, loaded and unloaded                                  |

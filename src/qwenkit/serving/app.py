@@ -36,7 +36,8 @@ from qwenkit.serving.limits import Usage
 from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import CONTENT_TYPE, ServerMetrics
 from qwenkit.serving.models import ModelCatalog
-from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed, written
+from qwenkit.serving.openapi import document
+from qwenkit.serving.reading import fields_of, new_id, no_such_path, parsed, written
 from qwenkit.serving.refusals import Kind, Refusal, Refused
 from qwenkit.serving.request import Event, Events, Failed, GenerationRequest, Reply
 from qwenkit.serving.routes import add_routes
@@ -91,15 +92,10 @@ def make_app(
     app = FastAPI(title="qwenkit", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.services = services
     for path, codec in codecs.items():
-        app.add_api_route(
-            path,
-            _generating(codec, services),
-            methods=["POST"],
-            name=path,
-            openapi_extra=body_schema(getattr(codec, "FIELDS", None)),
-        )
+        app.add_api_route(path, _generating(codec, services), methods=["POST"], name=path)
     add_routes(app, services)
     _add_state_routes(app, services)
+    app.openapi = partial(document, codecs, not settings.keyring.is_open)
     app.add_exception_handler(HTTPException, _refuse)
     names = {path: _face_name(codec) for path, codec in codecs.items()}
     forms = _Forms(codecs)
@@ -138,7 +134,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
         raise no_such_path(request)
     kind = _KINDS.get(error.status_code, "invalid")
     allowed = (error.headers or {}).get("Allow")
-    raise Refused(Refusal(kind, f"{request.method} is not for this path", None, allowed, code="method_not_allowed"))
+    what = f"{request.method} is not for this path"
+    raise Refused(Refusal(kind, what, None, allowed, code="method_not_allowed", allow=allowed))
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------
@@ -212,5 +209,4 @@ def _add_state_routes(app: FastAPI, services: Services) -> None:
         return PlainTextResponse(services.metrics.text(catalog.stats()), media_type=CONTENT_TYPE)
 
     for path, route in (("/health", health), ("/ready", ready), ("/metrics", metrics)):
-        app.add_api_route(path, route, methods=["GET"], name=path)
-        app.add_api_route(path, route, methods=["HEAD"], include_in_schema=False)
+        app.add_api_route(path, route, methods=["GET", "HEAD"], name=path)

@@ -117,13 +117,13 @@ class Table:
             hint = f"did you mean {close}?" if close else f"known fields: {', '.join(sorted(self.known))}"
             raise Refused(Refusal("invalid", "unknown field", place[:200], None, hint, "unknown_field"))
 
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON schema of such an object, for OpenAPI."""
+    def schema(self, nested: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+        """Return the JSON schema of such an object, for OpenAPI; `nested` are those of fields that hold more."""
+        schemas = {name: {**kind.schema, **(nested or {}).get(name, {})} for name, kind in self.known.items()}
         properties = {
-            name: dict(kind.schema) if name in self.required or not kind.schema
-            else {"anyOf": [dict(kind.schema), {"type": "null"}]}
-            for name, kind in self.known.items()
-        }  # fmt: skip
+            name: schema if name in self.required or not schema else {"anyOf": [schema, {"type": "null"}]}
+            for name, schema in schemas.items()
+        }
         properties |= {name: {} for name in self.ignored}
         return {
             "type": "object",

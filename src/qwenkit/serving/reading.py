@@ -10,7 +10,6 @@ from fastapi import Request
 
 from qwenkit.errors import listed, nearest
 from qwenkit.serving.faces.frames import dumps
-from qwenkit.serving.fields import Table
 from qwenkit.serving.refusals import Refusal, Refused
 from qwenkit.serving.visit import Visit
 
@@ -69,12 +68,6 @@ def no_such_path(request: Request) -> Refused:
 def new_id(visit: Visit) -> str:
     """Return the id of a response: the request's, where an API's ids may hold it."""
     return visit.id if visit.id.isalnum() else visit.id.encode().hex()[:64]
-
-
-def body_schema(table: Table | None) -> dict[str, Any]:
-    """Return what OpenAPI says of a route whose body has these fields."""
-    schema = {"type": "object"} if table is None else table.schema()
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def fields_of(ignored: Sequence[str]) -> dict[str, str]:

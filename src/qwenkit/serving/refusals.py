@@ -61,6 +61,8 @@ class Refusal:
     """A short name that programs can tell refusals apart by, such as `unknown_field`."""
     retry_after: float | None = None
     """Seconds after which trying again makes sense, where it does: the header Retry-After."""
+    allow: str | None = None
+    """The methods that the path has, where this one is not among them: the header Allow."""
 
     @property
     def status(self) -> int:

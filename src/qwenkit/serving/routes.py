@@ -15,7 +15,7 @@ from qwenkit.errors import UserError
 from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
 from qwenkit.serving.faces import embeddings, messages, models, tokenize
-from qwenkit.serving.reading import body_schema, fields_of, new_id, no_such_path, parsed
+from qwenkit.serving.reading import fields_of, new_id, no_such_path, parsed
 from qwenkit.serving.refusals import Refused, refusal_of
 from qwenkit.serving.request import Reply, TextRequest
 
@@ -33,13 +33,13 @@ def add_routes(app: FastAPI, services: Services) -> None:
     own = _Routes(services)
     app.add_api_route("/v1/models", own.list_models, methods=["GET"])
     app.add_api_route("/v1/models/{name:path}", own.show_model, methods=["GET"])
-    for path, route, table in (
-        ("/tokenize", own.tokenize, tokenize.FIELDS),
-        ("/v1/messages/count_tokens", own.count_tokens, messages.COUNT_FIELDS),
-        ("/detokenize", own.detokenize, tokenize.DETOKENIZE),
-        ("/v1/embeddings", own.embed, embeddings.FIELDS),
+    for path, route in (
+        ("/tokenize", own.tokenize),
+        ("/v1/messages/count_tokens", own.count_tokens),
+        ("/detokenize", own.detokenize),
+        ("/v1/embeddings", own.embed),
     ):
-        app.add_api_route(path, route, methods=["POST"], openapi_extra=body_schema(table))
+        app.add_api_route(path, route, methods=["POST"])
 
 
 class _Routes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from typing import Any
 
@@ -11,14 +10,7 @@ import pytest
 from qwenkit.serving.refusals import Refusal
 from qwenkit.serving.request import Failed, ToolCallsRevoked
 from tests.serving.faces.cases import CASES, Case
-
-
-def client_module(name: str) -> Any:
-    """Return a module of a client, or skip in words."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        pytest.skip(f"{name.partition('.')[0]} is not installed: pip install openai anthropic")
+from tests.serving.installed import client_module
 
 
 def named(face: str, failed: bool = False) -> list[Any]:

@@ -52,7 +52,7 @@ IGNORED = (
 
 STREAM_OPTIONS = Table({"include_usage": BOOLEAN}, ignored=("include_obfuscation", "continuous_usage_stats"))
 RESPONSE_FORMAT = Table({"type": TEXT, "json_schema": OBJECT}, required=("type",))
-_SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
+JSON_SCHEMA = Table({"name": TEXT, "description": TEXT, "schema": OBJECT, "strict": BOOLEAN}, required=("schema",))
 FORMS = ("structured_outputs", "response_format")
 """Fields that bind an answer to a form."""
 STRUCTURED = Table({"json": Kind("a schema", lambda value: isinstance(value, (str, dict))), "json_object": BOOLEAN,
@@ -196,7 +196,7 @@ def answer_form(values: Values) -> dict[str, Any]:
         raise wrong("response_format.type", wanted["type"], "text, json_object, json_schema")
     if "json_schema" not in wanted:
         raise refused("response_format.json_schema", "is missing", '{"name": ..., "schema": {...}}', "missing_field")
-    return {"json_schema": _SCHEMA.read(wanted["json_schema"], "response_format.json_schema")["schema"]}
+    return {"json_schema": JSON_SCHEMA.read(wanted["json_schema"], "response_format.json_schema")["schema"]}
 
 
 def structured(value: Any) -> dict[str, Any]:

@@ -70,6 +70,7 @@ _UNSUPPORTED = {
     "mcp_servers": "offer tools of your own", "container": "offer tools of your own",
     "n": "use /v1/chat/completions",
     "stop": "use stop_sequences", "max_completion_tokens": "use max_tokens", "prefill": "",
+    "thread": "nothing is stored: send the whole conversation as messages",
 }  # fmt: skip
 FIELDS = Table(
     {
@@ -349,5 +350,9 @@ _ERRORS: dict[Kind, str] = {
 
 
 def error(refusal: Refusal) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the body of a refusal in Anthropic's form."""
-    return refusal.status, {"type": "error", "error": {"type": _ERRORS[refusal.kind], "message": refusal.message}}
+    """Return the HTTP status and the body of a refusal in Anthropic's form. Its library runs tools on a conversation
+    that the server keeps, and goes on without one where a refusal names that in its details."""
+    body: dict[str, Any] = {"type": _ERRORS[refusal.kind], "message": refusal.message}
+    if (refusal.param, refusal.code) == ("thread", "unsupported_field"):
+        body["details"] = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return refusal.status, {"type": "error", "error": body}
