@@ -27,4 +27,5 @@
 | `settings.py`       | where a server listens, and every limit                                         |
 | `server.py`         | the socket, the start, the signals, the end                                     |
 | `connection.py`     | one connection, whose waits end                                                 |
+| `page/`             | the chat page, on gradio                                                        |
 """

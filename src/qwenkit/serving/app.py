@@ -100,6 +100,10 @@ def make_app(
         )
     add_routes(app, services)
     _add_state_routes(app, services)
+    if settings.page:
+        from qwenkit.serving.page.mount import add_page
+
+        app.state.sessions = add_page(app, services)
     app.add_exception_handler(HTTPException, _refuse)
     names = {path: _face_name(codec) for path, codec in codecs.items()}
     forms = _Forms(codecs)
