@@ -30,8 +30,8 @@ class Asked:
     """One request for an answer."""
 
     def __init__(self, app: App, body: Mapping[str, Any], key: str | None) -> None:
-        """Begin to ask, inside an event loop; `key` is that of whoever uses the page."""
-        self._body: bytes | None = json.dumps({**body, "stream": True}).encode()
+        """Begin to ask, inside an event loop, for a stream; `key` is that of whoever uses the page."""
+        self._body: bytes | None = json.dumps(body).encode()
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._left = asyncio.Event()
         headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]

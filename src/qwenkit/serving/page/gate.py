@@ -1,6 +1,6 @@
 """Around gradio: which of its paths are open, whose pages may ask them, and what a browser may do with what it gets.
 
-Gradio brings some sixty routes: files by their paths, uploads, a proxy, a log, an editor of its own code. The page needs
+Gradio brings some sixty routes: files by their paths, uploads, a proxy, a log, an editor of its code. The page needs
 few, which `OPEN` lists; whatever else is asked is answered as a path that does not exist. What is open is checked once
 more here: the name of a page belongs to one key, a body is JSON within the server's limits, and names of assets hold no
 path. Every response carries a Content-Security-Policy under which a browser asks nobody but this server.
@@ -48,7 +48,10 @@ _POLICY = (
 _NOT_SENT = (b"accept-encoding", b"authorization", b"x-api-key", b"x-forwarded-host", b"x-forwarded-proto")
 """Header fields that are not passed on: a page that is compressed could not be read here, a key is not gradio's affair,
 and of where it was forwarded from it would make addresses."""
-_OWN = '<link rel="icon" href="data:,"><link rel="stylesheet" href="{path}/page.css"><script src="{path}/page.js" defer></script></head>'
+_OWN = (
+    '<link rel="icon" href="data:,"><link rel="stylesheet" href="{path}/page.css">'
+    '<script src="{path}/page.js" defer></script></head>'
+)
 POLICY = _POLICY.format(scripts="")
 
 

@@ -22,7 +22,7 @@ def key_of(cookies: str | None) -> str | None:
     """Return the key that the header Cookie carries, or None."""
     try:
         morsel = SimpleCookie(cookies or "").get(COOKIE)
-        return None if morsel is None else base64.urlsafe_b64decode(morsel.value).decode()
+        return None if morsel is None else base64.urlsafe_b64decode(morsel.value).decode() or None
     except (CookieError, binascii.Error, ValueError):
         return None
 

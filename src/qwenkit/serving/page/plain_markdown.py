@@ -5,13 +5,16 @@ r"""Text of people and models as Markdown in which every tag is text and no pict
     unshown(shown(text)) == text             # nearly: for what people edit as it is shown
 
 The page's Markdown would drop tags, or follow them. In code they are text as it is; in formulas `<` is `\lt`; elsewhere
-a backslash makes them text. A picture becomes a link, which is not followed until somebody clicks it, and a diagram stays
-the text that it is written in. A formula between single dollars is one where it could not be an amount of money.
+a backslash makes them text. A picture becomes a link, which is not followed until somebody clicks it, and a diagram
+stays the text that it is written in. A formula between single dollars is one where it could not be a sum of money.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+from markdown_it import MarkdownIt
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^\n]*)")
 _DIAGRAM = re.compile(r"^( {0,3}[`~]{3,} *)mermaid", re.I)
@@ -24,11 +27,25 @@ _PARTS = re.compile(
     r"|(?P<picture>!\[)",
     re.S,
 )
+_TAGS = re.compile(r"(?P<escaped>\\[^\n])|(?P<tag><)|(?P<picture>!\[)|(?P<code>(?!))|(?P<math>(?!))|(?P<dollars>(?!))")
+_MAY_BE_CODE = re.compile(r"[`~].*(<|!\[)|(<|!\[).*[`~]", re.S)
+_MARKDOWN = MarkdownIt("commonmark", {"html": True})
+_UNWANTED = ("html_block", "html_inline", "image")
 
 
+@lru_cache(maxsize=2048)
 def shown(text: str) -> str:
     """Return text as Markdown for the page."""
-    return "".join(part if is_code else _PARTS.sub(_plain, part) for part, is_code in _blocks(text))
+    markdown = "".join(part if is_code else _PARTS.sub(_plain, part) for part, is_code in _blocks(text))
+    if _MAY_BE_CODE.search(text) and _has_tags(markdown):
+        return _TAGS.sub(_plain, text)  # what looked like code is none: then every tag is made text, in code too
+    return markdown
+
+
+def _has_tags(markdown: str) -> bool:
+    """Return whether a reader of Markdown that takes HTML would find some, or a picture."""
+    tokens = _MARKDOWN.parse(markdown)
+    return any(token.type in _UNWANTED for outer in tokens for token in (outer, *(outer.children or ())))
 
 
 def unshown(markdown: str) -> str:

@@ -87,7 +87,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-def text(name: str, language: Language, **values: object) -> str:
+def text(name: str, language: Language, /, **values: object) -> str:
     """Return one text, with its values filled in."""
     return TEXTS[name][language == "zh"].format(**values)
 
