@@ -18,6 +18,7 @@ from qwenkit.serving.keys import Client, Key, Keyring
 from qwenkit.serving.page.gate import check_path, checked_join, digests_of
 from qwenkit.serving.page.key_form import cookie
 from qwenkit.serving.refusals import Refused
+from qwenkit.serving.settings import Limits
 from tests.serving.asgi import LIMIT
 from tests.serving.conftest import Desk
 from tests.serving.test_server import Running, running
@@ -53,7 +54,7 @@ class Visitor:
 def _made(desk: Desk) -> Iterator[Running]:
     pytest.importorskip("gradio", reason="the page needs the extra `ui`")
     keys = Keyring([Key.of("alice", ALICE), Key.of(Client("bob", models=frozenset({"tiny"})), BOB)])
-    with running(desk, codecs=CODECS, page=True, keyring=keys) as made:
+    with running(desk, codecs=CODECS, page=True, keyring=keys, limits=Limits(body_bytes=200_000)) as made:
         yield made
 
 
@@ -68,8 +69,9 @@ CLOSED = [
     ("GET", "/gradio_api/app_id"), ("GET", "/gradio_api/dev/reload"), ("POST", "/login"), ("GET", "/logout"),
     ("GET", "/monitoring"), ("GET", "/monitoring/summary"), ("POST", "/gradio_api/process_recording"),
     ("POST", "/gradio_api/vibe-edit"), ("GET", "/gradio_api/vibe-code"), ("GET", "/gradio_api/startup-events"),
-    ("GET", "/gradio_api/custom_component/a/client/component/index.js"), ("GET", "/svelte/x"), ("GET", "/manifest.json"),
-    ("GET", "/gradio_api/stream/a/b/c/playlist.m3u8"), ("POST", "/gradio_api/stream/a"), ("GET", "/gradio_api/mcp/"),
+    ("GET", "/gradio_api/custom_component/a/client/component/index.js"), ("GET", "/svelte/x"),
+    ("GET", "/manifest.json"), ("GET", "/gradio_api/stream/a/b/c/playlist.m3u8"), ("POST", "/gradio_api/stream/a"),
+    ("GET", "/gradio_api/mcp/"),
     ("GET", "/assets/../index.html"), ("GET", "/assets/%2e%2e/index.html"), ("GET", "/assets/..%2findex.html"),
     ("GET", "/assets//etc/passwd"), ("GET", "/static/../../routes.py"), ("GET", "/static/js/..%5c..%5croutes.py"),
     ("PUT", "/"), ("DELETE", "/theme.css"), ("POST", "/"), ("GET", "/gradio_api/heartbeat/../x"),
@@ -111,7 +113,7 @@ def test_the_form_gives_a_cookie_for_a_key_that_is_known(made: Running) -> None:
     origin = {"Origin": "https://evil.example"}
     assert nobody.ask("POST", "/ui/key", f"key={quote(ALICE)}", **origin)[0] == 403
     assert nobody.ask("GET", "/ui/", Host="evil.example")[0] == 403
-    assert nobody.ask("POST", "/ui/key", b"key=" + b"x" * 9_000_000)[0] == 413
+    assert nobody.ask("POST", "/ui/key", b"key=" + b"x" * 300_000)[0] == 413
     assert (nobody.ask("GET", "/ui")[0], nobody.ask("GET", "/")[0]) == (307, 307)
 
 
@@ -147,7 +149,7 @@ def test_bodies_that_no_page_sends(made: Running) -> None:
                  {**JOIN, "data": {}}, {**JOIN, "other": 1}, {**JOIN, "request": {"username": "a"}}, {},
                  {**JOIN, "session_hash": None}, b'{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}"):  # fmt: skip
         assert alice.ask("POST", "/ui/gradio_api/queue/join", body)[0] == 400, body
-    assert alice.ask("POST", "/ui/gradio_api/queue/join", b" " * 9_000_000)[0] == 413
+    assert alice.ask("POST", "/ui/gradio_api/queue/join", b" " * 300_000)[0] == 413
     assert alice.ask("GET", "/ui/gradio_api/queue/data")[0] == 400
     assert alice.ask("GET", "/ui/gradio_api/queue/data?session_hash=a&session_hash=b")[0] == 400
 

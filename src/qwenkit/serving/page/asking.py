@@ -84,6 +84,8 @@ class Asked:
             for event in events:
                 if event.startswith("data: {"):
                     yield json.loads(event.removeprefix("data: "))
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
         if status not in (0, 200):
             yield json.loads(rest)
 

@@ -115,7 +115,8 @@ def checked_join(body: bytes) -> str:
                               "fn_index, data and session_hash", code="invalid_page"))  # fmt: skip
     if given.get("simple_format") or given.get("batched") or given.get("request"):
         raise Refused(Refusal("invalid", "this is not what the page sends", code="invalid_page"))
-    return str(given.get("session_hash"))
+    name = given.get("session_hash")
+    return name if isinstance(name, str) else ""
 
 
 def _body_of(visit: Visit, receive: Receive) -> Receive:
