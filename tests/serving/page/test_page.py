@@ -182,7 +182,7 @@ def test_chinese_on_a_phone(browser: Any, made: Running) -> None:
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.page.locator("#send").bounding_box()["y"] < 700
     assert "玩具模型" in tab.page.inner_text("#line") and tab.page.inner_text("#send") == "发送"
-    tab.page.get_by_text("English", exact=True).click()
+    tab.page.get_by_text("EN", exact=True).click()
     tab.page.wait_for_selector('#question textarea[placeholder^="Write a message"]')
     assert tab.page.evaluate("document.documentElement.lang") == "en"
     tab.close()

@@ -63,7 +63,7 @@ class _Kind(NamedTuple):
     """It lasts as long as the page is open."""
 
 
-class Gate:
+class PageGate:
     """The application of gradio, behind its gate."""
 
     def __init__(self, app: App, sessions: Sessions) -> None:

@@ -87,7 +87,7 @@ class _Page:
         with gr.Row(elem_id="top"):
             parts["models"] = gr.Dropdown(names, value=names[:1], multiselect=True, max_choices=MOST_MODELS,
                                           elem_id="models", container=False, scale=4, **en["models"])  # fmt: skip
-            parts["language"] = gr.Radio([("English", "en"), ("中文", "zh")], value="en", scale=0, min_width=150,
+            parts["language"] = gr.Radio([("EN", "en"), ("中文", "zh")], value="en", scale=0, min_width=150,
                                          elem_id="language", container=False, **en["language"])  # fmt: skip
         parts["line"] = gr.Markdown(elem_id="line")
         with gr.Row(elem_id="chats", equal_height=True):
@@ -324,8 +324,9 @@ class _Page:
     def _in_language(self, session: Session, given: dict[Any, Any]) -> Drawn:
         """Return everything, in the language that is chosen."""
         parts, language = self.parts, self._language(given)
-        drawn = {parts[name]: gr.update(**more) for name, more in self._labels(language).items()}
-        drawn |= self._drawn(session, given, writing=session.busy)
+        drawn = self._drawn(session, given, writing=session.busy)
+        for name, label in self._labels(language).items():
+            drawn[parts[name]] = {**gr.update(**label), **drawn.get(parts[name], {})}
         drawn[parts["thinking"]] = gr.update(choices=_thinking(language), label=text("thinking", language))
         drawn[parts["settings"]] = f"### {text('settings', language)}"
         drawn[parts["download"]] = download_links(session.name, language)

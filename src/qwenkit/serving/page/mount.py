@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from qwenkit.serving.answering import Services, client_of
 from qwenkit.serving.page import transcript
-from qwenkit.serving.page.gate import POLICY, Gate
+from qwenkit.serving.page.gate import POLICY, PageGate
 from qwenkit.serving.page.key_form import cookie, form_page, key_in_form
 from qwenkit.serving.page.sessions import Sessions
 from qwenkit.serving.refusals import Refusal, Refused
@@ -51,7 +51,7 @@ def add_page(app: FastAPI, services: Services) -> Sessions:
     return sessions
 
 
-def _gradio_app(blocks: Any, sessions: Sessions) -> Gate:
+def _gradio_app(blocks: Any, sessions: Sessions) -> PageGate:
     """Return gradio's application behind its gate: no uploads, no files, no link outside, no record of requests."""
     from gradio.routes import App
 
@@ -65,7 +65,7 @@ def _gradio_app(blocks: Any, sessions: Sessions) -> Gate:
     blocks.css_paths, blocks.head_paths = [], []
     blocks._set_html_css_theme_variables()
     blocks.config = blocks.get_config_file()
-    return Gate(App.create_app(blocks), sessions)
+    return PageGate(App.create_app(blocks), sessions)
 
 
 class _Routes:
