@@ -55,7 +55,7 @@ def test_a_conversation_with_a_model(tab: Tab, made: Running) -> None:
     tab.page.fill("#max_tokens textarea, #max_tokens input", "4")
     tab.ask("river?")
     tab.page.locator("#figures p").filter(has_text="tokens at").wait_for()
-    assert "tiny · 32.1 k parameters · float32 · a toy" in tab.page.inner_text("#line")
+    assert "tiny · 30.6 k parameters · float32 · a toy" in tab.page.inner_text("#line")
     assert tab.page.locator("#chat0 .message.bot, #chat0 .bot.message").count() >= 1
     row = made.desk.log_rows("request")[-1]
     assert (row["path"], row["user"], row["generated_tokens"] <= 4) == ("/v1/chat/completions", "page", True)

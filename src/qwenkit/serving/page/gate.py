@@ -157,7 +157,8 @@ class _Guarded:
 
     def _fields(self) -> list[tuple[bytes, bytes]]:
         stays = self._path.startswith(("/assets/", "/static/"))
-        fields = [(b"content-security-policy", POLICY.encode()), (b"x-dns-prefetch-control", b"off")]
+        fields = [(b"content-security-policy", POLICY.encode()), (b"x-dns-prefetch-control", b"off"),
+                  (b"referrer-policy", b"same-origin")]  # fmt: skip
         return fields + ([(b"cache-control", b"private, max-age=86400")] if stays else [])
 
     async def _page(self, start: Message, body: bytes) -> None:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ from qwenkit.serving.visit import PAGE, Visit
 
 _HERE = Path(__file__).parent
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "key.css": "text/css"}
-_POLICY = {"content-security-policy": POLICY}
+_POLICY = {"content-security-policy": POLICY, "referrer-policy": "same-origin"}
+"""Without a referrer of its own a form would come from the origin `null`, which the server refuses."""
 MOST_STATES = 256
 """Pages of which gradio keeps its own state; the page's conversations are not in it."""
 
@@ -63,6 +65,7 @@ def _gradio_app(blocks: Any, sessions: Sessions) -> PageGate:
     blocks.max_file_size, blocks.state_session_capacity = 1, MOST_STATES
     blocks.theme, blocks.css, blocks.js, blocks.head = theme(), "", "", ""
     blocks.css_paths, blocks.head_paths = [], []
+    blocks._queue.ANALYTICS_MAX_EVENTS, blocks._queue.ANAYLTICS_CACHE_FREQUENCY = 0, sys.maxsize  # no table of events
     blocks._set_html_css_theme_variables()
     blocks.config = blocks.get_config_file()
     return PageGate(App.create_app(blocks), sessions)
