@@ -194,7 +194,7 @@ def start_screen(name: str, folder: str, max_length: int, address: str, has_page
     if address.startswith("unix:"):
         base, option = "http://localhost", f"--unix-socket {address.removeprefix('unix:')} "
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
-    page = f"page     {address}/ui/\n" if has_page else ""
+    page = f"page     {address}/ui/\n" if has_page and not option else ""
     return (
         f"serving  {name}  ({folder}, {max_length:,} tokens)\nat       {address}/v1   (Ctrl-C ends it)\n{page}\n"
         f"  curl {option}{base}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"

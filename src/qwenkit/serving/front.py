@@ -103,7 +103,7 @@ class Front:
         self._authenticate(visit)
         self._hold_id(visit)
         if visit.method == "POST" and (visit.client is not None or visit.is_page):
-            if not visit.is_page:  # what the page asks of models is a request of its own
+            if visit.client is not None and not visit.is_page:  # what the page asks of models is a request of its own
                 visit.stack.enter_context(self.usage.open(visit.client))
             visit.body, visit.is_read = await self._read_body(visit, receive), True
         await _until_it_leaves(self.app, scope, receive, answer)

@@ -103,7 +103,7 @@ class Visit:
     @property
     def presented_key(self) -> str | None:
         """Return the key that the request carries, in the way of OpenAI's clients or in that of Anthropic's; below the
-        page its cookie alone, which is no key anywhere else."""
+        page its cookie alone, which opens nothing else."""
         if self.is_page:
             return key_of(self.headers.get("cookie"))
         scheme, _, secret = self.headers.get("authorization", "").partition(" ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,6 +153,18 @@ def test_bodies_that_no_page_sends(made: Running) -> None:
     assert alice.ask("POST", "/ui/gradio_api/queue/join", b" " * 300_000)[0] == 413
     assert alice.ask("GET", "/ui/gradio_api/queue/data")[0] == 400
     assert alice.ask("GET", "/ui/gradio_api/queue/data?session_hash=a&session_hash=b")[0] == 400
+
+
+def test_an_open_page_does_not_keep_the_server_from_its_end(desk: Desk) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `ui`")
+    with running(desk, codecs=CODECS, page=True, limits=Limits(drain_seconds=10_000)) as made:
+        with made.connect(b"GET /ui/gradio_api/heartbeat/abc HTTP/1.1\r\nHost: localhost\r\n\r\n") as sock:
+            begun = b""
+            while b"ALIVE" not in begun:
+                begun += sock.recv(65536)
+            made.uvicorn.handle_exit(signal.SIGTERM, None)
+            made.thread.join(LIMIT)
+            assert not made.thread.is_alive()
 
 
 def test_paths_and_bodies_alone() -> None:

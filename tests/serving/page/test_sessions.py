@@ -34,10 +34,9 @@ def test_a_page_belongs_to_the_key_it_came_with_first() -> None:
 
 def test_a_page_that_is_closed_has_nothing_running() -> None:
     sessions, running = Sessions(), Running()
-    sessions.of("abc", "alice").running.add(running)
-    sessions.leave("other")
-    assert not running.left
-    sessions.leave("abc")
+    session = sessions.of("abc", "alice")
+    session.running.add(running)
+    session.stop()
     assert running.left and sessions.find("abc", "alice").stopped
 
 

@@ -8,6 +8,7 @@ path. Every response carries a Content-Security-Policy under which a browser ask
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from qwenkit.serving.json_body import read_body
-from qwenkit.serving.page.sessions import NAME, Sessions
+from qwenkit.serving.page.sessions import NAME, Session, Sessions
 from qwenkit.serving.refusals import Refusal, Refused
 from qwenkit.serving.visit import PAGE, Visit
 
@@ -45,6 +46,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
+DRAIN_LOOK_SECONDS = 0.5
+"""How often an open page looks whether the server ends."""
 _NOT_SENT = (b"accept-encoding", b"authorization", b"x-api-key", b"x-forwarded-host", b"x-forwarded-proto")
 """Header fields that are not passed on: a page that is compressed could not be read here, a key is not gradio's affair,
 and of where it was forwarded from it would make addresses."""
@@ -66,9 +69,9 @@ class _Kind(NamedTuple):
 class PageGate:
     """The application of gradio, behind its gate."""
 
-    def __init__(self, app: App, sessions: Sessions) -> None:
-        """Guard `app`."""
-        self._app, self._sessions = app, sessions
+    def __init__(self, app: App, sessions: Sessions, is_draining: Callable[[], bool]) -> None:
+        """Guard `app`; the streams of open pages end once `is_draining` says so and nothing is written to them."""
+        self._app, self._sessions, self._is_draining = app, sessions, is_draining
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; raises `Refused`, which the front tells."""
@@ -76,16 +79,36 @@ class PageGate:
         path = scope["path"].removeprefix(scope.get("root_path", "")) or "/"
         check_path(scope["method"], path, scope.get("raw_path") or b"")
         kind = self._kind(path, scope, visit)
+        session: Session | None = None
         if kind.session is not None:
             assert visit.client is not None, "the front lets nobody pass without"
-            self._sessions.of(kind.session, visit.client.name)
+            session = self._sessions.of(kind.session, visit.client.name)
         scope = {**scope, "headers": [field for field in scope["headers"] if field[0].lower() not in _NOT_SENT]}
+        answer = self._app(scope, _body_of(visit, receive), guarded := _Guarded(send, path))
+        if session is None or not kind.is_stream:
+            await answer
+            return
         try:
-            await self._app(scope, _body_of(visit, receive), _Guarded(send, path))
+            await self._stream(answer, session, guarded)
         except BaseException:
-            if kind.is_stream and kind.session is not None:
-                self._sessions.leave(kind.session)  # the page is closed: a stream whose page is open ends by itself
+            session.stop()  # the page is closed: a stream whose page is open ends by itself
             raise
+
+    async def _stream(self, answer: Awaitable[None], session: Session, guarded: _Guarded) -> None:
+        """Run a stream until it ends, or the server does."""
+        task = asyncio.ensure_future(answer)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=DRAIN_LOOK_SECONDS)
+                if not task.done() and self._is_draining() and not session.busy:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+                    await guarded.end()
+                    return
+            await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _kind(self, path: str, scope: MutableMapping[str, Any], visit: Visit) -> _Kind:
         """Return whose page asks, and how."""
@@ -138,6 +161,7 @@ class _Guarded:
         self._send, self._path = send, path
         self._start: Message | None = None
         self._parts: list[bytes] = []
+        self._is_open = False
 
     async def __call__(self, message: Message) -> None:
         """Send one message of ASGI."""
@@ -153,7 +177,13 @@ class _Guarded:
             if not message.get("more_body", False):
                 await self._page(self._start, b"".join(self._parts))
             return
+        self._is_open = message.get("more_body", message["type"] == "http.response.start")
         await self._send(message)
+
+    async def end(self) -> None:
+        """End a response that has begun."""
+        if self._is_open:
+            await self._send({"type": "http.response.body", "body": b""})
 
     def _fields(self) -> list[tuple[bytes, bytes]]:
         stays = self._path.startswith(("/assets/", "/static/"))

@@ -114,7 +114,7 @@ class _Page:
         parts["words"] = gr.Textbox(elem_id="words", visible="hidden", show_label=False, container=False)
         parts["files"] = gr.Textbox(elem_id="files", visible="hidden", show_label=False, container=False)
 
-    def _draw_settings(self, en: dict[str, dict[str, str]]) -> None:
+    def _draw_settings(self, en: dict[str, dict[str, Any]]) -> None:
         parts = self.parts
         parts["settings"] = gr.Markdown(elem_id="settings-title")
         parts["system"] = gr.Textbox(lines=3, max_lines=10, elem_id="system", **en["system"])
@@ -127,9 +127,9 @@ class _Page:
         parts["tools"] = gr.Textbox(lines=3, max_lines=12, elem_id="tools-json", **en["tools"])
 
     @staticmethod
-    def _labels(language: Language) -> dict[str, dict[str, str]]:
+    def _labels(language: Language) -> dict[str, dict[str, Any]]:
         """Return what each component is called."""
-        labels = {name: {"label": text(name, language)} for name in (*_SETTINGS, "language")}
+        labels: dict[str, dict[str, Any]] = {name: {"label": text(name, language)} for name in (*_SETTINGS, "language")}
         labels |= {name: {"value": text(name, language)} for name in ("send", "stop", "regenerate", "new")}
         labels["question"] = {"placeholder": text("placeholder", language)}
         return labels

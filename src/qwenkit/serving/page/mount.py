@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def add_page(app: FastAPI, services: Services) -> Sessions:
     return sessions
 
 
-def _gradio_app(blocks: Any, sessions: Sessions) -> PageGate:
+def _gradio_app(blocks: Any, sessions: Sessions, is_draining: Callable[[], bool]) -> PageGate:
     """Return gradio's application behind its gate: no uploads, no files, no link outside, no record of requests."""
     from gradio.routes import App
 
@@ -68,13 +68,13 @@ def _gradio_app(blocks: Any, sessions: Sessions) -> PageGate:
     blocks._queue.ANALYTICS_MAX_EVENTS, blocks._queue.ANAYLTICS_CACHE_FREQUENCY = 0, sys.maxsize  # no table of events
     blocks._set_html_css_theme_variables()
     blocks.config = blocks.get_config_file()
-    return PageGate(App.create_app(blocks), sessions)
+    return PageGate(App.create_app(blocks), sessions, is_draining)
 
 
 class _Routes:
     def __init__(self, services: Services, sessions: Sessions, blocks: Any) -> None:
         self.services, self.sessions, self.blocks = services, sessions, blocks
-        self.gradio = _gradio_app(blocks, sessions)
+        self.gradio = _gradio_app(blocks, sessions, lambda: services.catalog.draining)
         self.files = {name: (_HERE / name).read_text("utf-8") for name in _FILES}
 
     async def page(self, scope: Any, receive: Any, send: Any) -> None:

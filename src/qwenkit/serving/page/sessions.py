@@ -2,11 +2,11 @@
 
     sessions = Sessions()
     session = sessions.of(name, client)      # raises Refused for a page of somebody else
-    session.running.add(asked); session.stop()
-    sessions.leave(name)                     # the page is closed: what it asked ends
+    session.running.add(asked); session.stop()     # the page is closed, or its user wants no more
 
 A page's name is made by the page and guessable, so it belongs to the key that first came with it. Pages of one key are
-bounded; the one goes first that nobody has used for the longest time. Nothing is written to disk.
+bounded; the one goes first that nobody has used for the longest time. A conversation outlives the connection of its
+page, which may come back. Nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -101,12 +101,6 @@ class Sessions:
         if session is None or session.owner != owner:
             raise Refused(Refusal("not_found", "there is no such page", code="no_such_page"))
         return session
-
-    def leave(self, name: str) -> None:
-        """End what a page has running: nobody reads it. The conversation stays until there is no room for it, since a
-        page whose connection was cut comes back."""
-        if (session := self._by_name.get(name)) is not None:
-            session.stop()
 
     def _make_room(self, owner: str) -> None:
         own = [session for session in self._by_name.values() if session.owner == owner]

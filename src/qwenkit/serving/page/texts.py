@@ -1,7 +1,9 @@
 """What the page says, in English and in Chinese: one table, both columns complete.
 
-language_of("zh-CN,zh;q=0.9,en;q=0.8")      # "zh"
-text("send", "zh")                          # 发送
+    language_of("zh-CN,zh;q=0.9,en;q=0.8")      # "zh"
+    text("send", "zh")                          # 发送
+
+Values are filled in by name, under the same names in both languages.
 """
 
 from __future__ import annotations

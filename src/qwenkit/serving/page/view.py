@@ -1,8 +1,10 @@
 """What the page shows of a conversation: its messages in the form of gradio's chatbot, and lines of figures.
 
-rows = chat_rows(session.tree, "chat", "en")
-[row.message for row in rows]                # roles and contents, in which every tag is text
-rows[3].turn                                 # which turn a message belongs to
+    rows = chat_rows(session.tree, "chat", "en")
+    [row.message for row in rows]                # roles and contents, in which every tag is text
+    rows[3].turn                                 # which turn a message belongs to
+
+Thoughts, calls of tools and their results are steps, which gradio folds once they are complete.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from qwenkit.serving.page.asked_settings import PageSettings
@@ -22,7 +22,7 @@ REFRESH_SECONDS = 0.08
 """How often a page is told of more, at most."""
 
 
-async def write(session: Session, settings: PageSettings, app: App, key: str | None) -> AsyncIterator[None]:
+async def write(session: Session, settings: PageSettings, app: App, key: str | None) -> AsyncGenerator[None]:
     """Ask all models for their answers to the last turn that is shown; yield while they write, and once at the end."""
     session.busy, session.stopped = True, False
     turn = session.tree.turns[-1]
