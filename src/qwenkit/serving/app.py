@@ -103,7 +103,7 @@ def make_app(
     if settings.page:
         from qwenkit.serving.page.mount import add_page
 
-        app.state.sessions = add_page(app, services)
+        app.state.sessions = add_page(app, services, log)
     app.add_exception_handler(HTTPException, _refuse)
     names = {path: _face_name(codec) for path, codec in codecs.items()}
     forms = _Forms(codecs)

@@ -43,7 +43,8 @@ class Visitor:
         connection = http.client.HTTPConnection("127.0.0.1", self.made.port, timeout=LIMIT)
         try:
             sent = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)
-            connection.request(method, path, sent, {**self.cookie, **headers})
+            kind = {"Content-Type": "application/json"} if isinstance(body, dict) else {}
+            connection.request(method, path, sent, {**self.cookie, **kind, **headers})
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
             return response.status, fields, response.read()
@@ -146,13 +147,34 @@ def test_a_page_of_another_key_is_closed(made: Running) -> None:
 
 def test_bodies_that_no_page_sends(made: Running) -> None:
     alice = Visitor(made, ALICE)
-    for body in (b"", b"[]", b"{", b"\xff", {**JOIN, "session_hash": "../x"}, {**JOIN, "fn_index": "send"},
+    for body in (b"", b"[]", b"{", b"\xff", {**JOIN, "session_hash": "../x"}, {**JOIN, "fn_index": "send"}, {**JOIN, "fn_index": 10**9},
                  {**JOIN, "data": {}}, {**JOIN, "other": 1}, {**JOIN, "request": {"username": "a"}}, {},
                  {**JOIN, "session_hash": None}, b'{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}"):  # fmt: skip
         assert alice.ask("POST", "/ui/gradio_api/queue/join", body)[0] == 400, body
     assert alice.ask("POST", "/ui/gradio_api/queue/join", b" " * 300_000)[0] == 413
     assert alice.ask("GET", "/ui/gradio_api/queue/data")[0] == 400
     assert alice.ask("GET", "/ui/gradio_api/queue/data?session_hash=a&session_hash=b")[0] == 400
+
+
+def test_events_of_junk_break_nothing(made: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever has a key may send any event with any values: none breaks the page, and none tells what it held."""
+    alice = Visitor(made, ALICE)
+    junk: list[Any] = [[], ["secret"] * 14, [None] * 14, [{"path": "/etc/passwd"}] * 14, [["secret"]] * 40]
+    statuses = {
+        alice.ask("POST", "/ui/gradio_api/queue/join",
+                  {**JOIN, "fn_index": number, "data": data, "event_data": event})[0]
+        for number in (-1, *range(20), 10**9) for data in junk for event in (None, {"index": [9, {}], "value": [[]]})
+    }  # fmt: skip
+    assert statuses <= {200, 400, 404, 422}
+    with made.connect(f"GET /ui/gradio_api/queue/data?session_hash=abc HTTP/1.1\r\nHost: localhost\r\nCookie: "
+                      f"{alice.cookie['Cookie']}\r\n\r\n".encode()) as sock:  # fmt: skip
+        told = more = sock.recv(65536)
+        while more and b"close_stream" not in told:
+            told += (more := sock.recv(65536))
+    assert b"root:" not in told, told[-500:]
+    assert alice.ask("GET", "/ui/")[0] == 200
+    assert "secret" not in capfd.readouterr().err
+    assert "secret" not in made.desk.log.getvalue()
 
 
 def test_an_open_page_does_not_keep_the_server_from_its_end(desk: Desk) -> None:
@@ -172,4 +194,4 @@ def test_paths_and_bodies_alone() -> None:
         with pytest.raises(Refused):
             check_path("GET", "/assets/a.", raw)
     check_path("HEAD", "/assets/index-a.js", b"/ui/assets/index-a.js")
-    assert checked_join(json.dumps(JOIN).encode()) == "abc"
+    assert checked_join(json.dumps(JOIN).encode(), [0]) == "abc"

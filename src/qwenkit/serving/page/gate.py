@@ -12,7 +12,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Container, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -69,9 +69,9 @@ class _Kind(NamedTuple):
 class PageGate:
     """The application of gradio, behind its gate."""
 
-    def __init__(self, app: App, sessions: Sessions, is_draining: Callable[[], bool]) -> None:
-        """Guard `app`; the streams of open pages end once `is_draining` says so and nothing is written to them."""
-        self._app, self._sessions, self._is_draining = app, sessions, is_draining
+    def __init__(self, app: App, sessions: Sessions, events: Container[int], is_draining: Callable[[], bool]) -> None:
+        """Guard `app`, which knows `events` by these numbers; the streams of open pages end once `is_draining` says so and nothing is written to them."""
+        self._app, self._sessions, self._events, self._is_draining = app, sessions, events, is_draining
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request; raises `Refused`, which the front tells."""
@@ -119,7 +119,11 @@ class PageGate:
             if len(names) != 1:
                 raise Refused(Refusal("invalid", "the page's name is missing", "session_hash", code="invalid_page"))
             return _Kind(names[0], True)
-        return _Kind(checked_join(visit.body), False) if path == "/gradio_api/queue/join" else _Kind(None, False)
+        return (
+            _Kind(checked_join(visit.body, self._events), False)
+            if path == "/gradio_api/queue/join"
+            else _Kind(None, False)
+        )
 
 
 def check_path(method: str, path: str, raw: bytes) -> None:
@@ -129,11 +133,12 @@ def check_path(method: str, path: str, raw: bytes) -> None:
         raise Refused(Refusal("not_found", f"there is no path {path[:80]}", code="no_such_path"))
 
 
-def checked_join(body: bytes) -> str:
+def checked_join(body: bytes, events: Container[int]) -> str:
     """Return whose page a body is from; raises `Refused` for one that no page of ours sends."""
     given = read_body(body)
     extra = sorted(set(given) - set(_JOIN))
-    if extra or not isinstance(given.get("fn_index"), int) or not isinstance(given.get("data"), list):
+    event = given.get("fn_index")
+    if extra or not isinstance(event, int) or event not in events or not isinstance(given.get("data"), list):
         raise Refused(Refusal("invalid", "this is not what the page sends", extra[0] if extra else None,
                               "fn_index, data and session_hash", code="invalid_page"))  # fmt: skip
     if given.get("simple_format") or given.get("batched") or given.get("request"):

@@ -1,6 +1,6 @@
 """Puts the page on the server: `/ui/`, its form for a key, its files, and gradio behind its gate.
 
-    add_page(app, services)                  # `qwenkit serve --ui`; needs the extra `ui`
+    add_page(app, services, log)             # `qwenkit serve --ui`; needs the extra `ui`
 
 | path                        | what it is                                                     |
 | --------------------------- | -------------------------------------------------------------- |
@@ -22,6 +22,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from qwenkit.serving.answering import Services, client_of
+from qwenkit.serving.front import place_of
+from qwenkit.serving.log import RequestLog
 from qwenkit.serving.page import transcript
 from qwenkit.serving.page.gate import POLICY, PageGate
 from qwenkit.serving.page.key_form import cookie, form_page, key_in_form
@@ -37,10 +39,13 @@ MOST_STATES = 256
 """Pages of which gradio keeps its own state; the page's conversations are not in it."""
 
 
-def add_page(app: FastAPI, services: Services) -> Sessions:
-    """Add the page to an application; return its open pages."""
+def add_page(app: FastAPI, services: Services, log: RequestLog) -> Sessions:
+    """Add the page to an application; return its open pages. What fails in an event of the page is told to the log."""
+    from gradio import queueing
+
     from qwenkit.serving.page.layout import PageServices, make_blocks
 
+    queueing.traceback = _Faults(log)  # gradio would print it, with whatever people wrote
     sessions = Sessions()
     routes = _Routes(services, sessions, make_blocks(PageServices(app, services, sessions)))
     for path in ("/", PAGE):
@@ -51,6 +56,18 @@ def add_page(app: FastAPI, services: Services) -> Sessions:
         app.add_api_route(f"{PAGE}/{name}", routes.file, methods=["GET"], include_in_schema=False)
     app.mount(PAGE, routes.page)
     return sessions
+
+
+class _Faults:
+    """Stands in for the module `traceback` where gradio prints errors: the log gets their kind and place alone."""
+
+    def __init__(self, log: RequestLog) -> None:
+        self._log = log
+
+    def print_exc(self) -> None:
+        """Write down the error that is being handled."""
+        if (error := sys.exc_info()[1]) is not None:
+            self._log.write("page_fault", fault=place_of(error))
 
 
 def _gradio_app(blocks: Any, sessions: Sessions, is_draining: Callable[[], bool]) -> PageGate:
@@ -68,7 +85,7 @@ def _gradio_app(blocks: Any, sessions: Sessions, is_draining: Callable[[], bool]
     blocks._queue.ANALYTICS_MAX_EVENTS, blocks._queue.ANAYLTICS_CACHE_FREQUENCY = 0, sys.maxsize  # no table of events
     blocks._set_html_css_theme_variables()
     blocks.config = blocks.get_config_file()
-    return PageGate(App.create_app(blocks), sessions, is_draining)
+    return PageGate(App.create_app(blocks), sessions, blocks.fns, is_draining)
 
 
 class _Routes:
