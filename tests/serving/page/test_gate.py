@@ -147,7 +147,8 @@ def test_a_page_of_another_key_is_closed(made: Running) -> None:
 
 def test_bodies_that_no_page_sends(made: Running) -> None:
     alice = Visitor(made, ALICE)
-    for body in (b"", b"[]", b"{", b"\xff", {**JOIN, "session_hash": "../x"}, {**JOIN, "fn_index": "send"}, {**JOIN, "fn_index": 10**9},
+    for body in (b"", b"[]", b"{", b"\xff", {**JOIN, "session_hash": "../x"}, {**JOIN, "fn_index": "send"},
+                 {**JOIN, "fn_index": 10**9},
                  {**JOIN, "data": {}}, {**JOIN, "other": 1}, {**JOIN, "request": {"username": "a"}}, {},
                  {**JOIN, "session_hash": None}, b'{"data": ' + b"[" * 5000 + b"]" * 5000 + b"}"):  # fmt: skip
         assert alice.ask("POST", "/ui/gradio_api/queue/join", body)[0] == 400, body

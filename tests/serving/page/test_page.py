@@ -51,7 +51,7 @@ def _tab(browser: Any, made: Running) -> Iterator[Tab]:
 
 def test_a_conversation_with_a_model(tab: Tab, made: Running) -> None:
     """The real engine: an answer, its figures, the line that says what the model is, the log."""
-    tab.page.click("button.toggle-button, .toggle-button") if tab.page.locator(".toggle-button").count() else None
+    tab.page.click(".toggle-button")
     tab.page.fill("#max_tokens textarea, #max_tokens input", "4")
     tab.ask("river?")
     tab.page.locator("#figures p").filter(has_text="tokens at").wait_for()
@@ -195,7 +195,7 @@ def test_light_and_dark(browser: Any, made: Running) -> None:
     assert not tab.page.evaluate("document.body.classList.contains('dark')")
     tab.page.reload()
     tab.page.wait_for_selector("#line p")
-    assert not tab.page.evaluate("document.body.classList.contains('dark')")
+    tab.page.wait_for_function("!document.body.classList.contains('dark')")
     tab.close()
 
 
@@ -216,4 +216,8 @@ def test_the_page_asks_for_a_key(browser: Any, desk: Desk) -> None:
         tab.ask("river?")
         tab.page.locator("#figures p").filter(has_text="tokens at").wait_for()
         assert desk.log_rows("request")[-1]["key"] == "alice"
+        tab.page.click(".toggle-button")
+        tab.page.get_by_text("Forget the key").click()
+        tab.page.wait_for_selector("input[name=key]")
+        assert tab.context.cookies() == []
         tab.close()

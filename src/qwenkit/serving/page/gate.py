@@ -70,7 +70,8 @@ class PageGate:
     """The application of gradio, behind its gate."""
 
     def __init__(self, app: App, sessions: Sessions, events: Container[int], is_draining: Callable[[], bool]) -> None:
-        """Guard `app`, which knows `events` by these numbers; the streams of open pages end once `is_draining` says so and nothing is written to them."""
+        """Guard `app`, which knows `events` by these numbers; the streams of open pages end once `is_draining` says so
+        and nothing is written to them."""
         self._app, self._sessions, self._events, self._is_draining = app, sessions, events, is_draining
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -62,6 +62,7 @@
 
   // ---- parts of the page that gradio does not have -----------------------------------------------------------------
 
+  let shaded = localStorage.getItem("qwenkit-dark");  // gradio follows the system whenever it likes
   const dark = (is) => document.body.classList.toggle("dark", is);
   const furnish = () => {
     const ask = find("#ask"), language = find("#language");
@@ -75,8 +76,8 @@
     const shade = make("button", { type: "button", id: "page-dark" }, "◐");
     shade.addEventListener("click", () => {
       const is = !document.body.classList.contains("dark");
+      localStorage.setItem("qwenkit-dark", shaded = String(is));
       dark(is);
-      localStorage.setItem("qwenkit-dark", String(is));
     });
     language.after(shade);
     const form = make("form", { method: "post", action: "key", id: "page-leave", hidden: true });
@@ -112,13 +113,12 @@
   let ready = false;
   const look = () => {
     ready = ready || furnish();
+    if (shaded !== null && document.body.classList.contains("dark") !== (shaded === "true")) dark(shaded === "true");
     translate();
     const field = find("#files textarea");
     if (files.length && field && !field.value) { files.length = 0; keep(); }  // they went with a message
   };
   addEventListener("DOMContentLoaded", () => {
-    const kept = localStorage.getItem("qwenkit-dark");
-    if (kept !== null) setTimeout(() => dark(kept === "true"), 0);
     new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
     setInterval(look, 500);
   });
