@@ -143,4 +143,4 @@ class Tab:
     def close(self) -> None:
         """Close it; nothing may have been asked of another machine, and no script may have failed."""
         self.context.close()
-        assert self.outside == [] and self.errors == []
+        assert (self.outside, self.errors) == ([], [])
