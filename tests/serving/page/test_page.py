@@ -221,6 +221,5 @@ def test_the_page_asks_for_a_key(browser: Any, desk: Desk) -> None:
         tab.page.get_by_text("Forget the key").click()
         tab.page.wait_for_selector("input[name=key]")
         assert tab.context.cookies() == []
-        print(tab.errors)
-        tab.errors.clear()  # the browser tells of the streams of the page that was left
+        tab.errors.clear()  # the browser tells of the 401 that the page it has left got
         tab.close()
