@@ -53,6 +53,20 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: 
     assert (code, out, err) == (2, "", message)
 
 
+def test_a_page_without_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "gradio" else find(name, *more)
+    )
+    code, out, err = call(f"serve {tmp_path} --ui")
+    assert (code, out, err) == (
+        2, "", "error: qwenkit serve --ui: gradio not installed\n  expected: the extra `ui`\n"
+        "  hint: pip install 'qwenkit[ui]'\n",
+    )  # fmt: skip
+
+
 def test_a_key_of_the_environment_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-0123456789abcdef")
     code, _, err = call(f"serve {tmp_path} nowhere --host 0.0.0.0")
@@ -79,4 +93,6 @@ def test_the_start_screen() -> None:
         "  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\",
         """    -d '{"model": "nano", "messages": [{"role": "user", "content": "Hello!"}]}'""",
     ]
+    assert "page     http://127.0.0.1:8000/ui/" in start_screen("nano", "x", 1, "http://127.0.0.1:8000", has_page=True)
+    assert "page" not in start_screen("nano", "x", 1, "unix:/run/q", has_page=True)
     assert "curl --unix-socket /run/q http://localhost/v1" in start_screen("nano", "x", 1, "unix:/run/q")

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,11 +120,12 @@ def serve(
     log: Annotated[
         str | None, typer.Option(help="file of the log, or `none`; JSON lines on standard error", metavar="FILE")
     ] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="also serve a chat page, at /ui/ (extra `ui`)")] = False,
     log_texts: Annotated[bool, typer.Option("--log-texts", help="write prompts and answers into the log")] = False,
 ) -> None:
     """Serve models over HTTP: the APIs of OpenAI (chat completions, completions, responses) and of Anthropic
     (messages), with keys, limits, figures for Prometheus and a log."""
-    _need_extra()
+    _need_extra(ui)
     from qwenkit.platform import free_cores
     from qwenkit.serving.keys import Allowance
     from qwenkit.serving.settings import MEGABYTE, Limits, ServerSettings
@@ -143,7 +145,7 @@ def serve(
         keyring=_keyring(api_key_file, api_key, allowance, allow_readable_key_file),
         origins=tuple(allow_origin or ()), hosts=tuple(allow_host or ()),
         allow_public_without_key=allow_public_without_key, allow_failed_certificate=allow_failed_certificate,
-        log_texts=log_texts, limits=limits,
+        page=ui, log_texts=log_texts, limits=limits,
     )  # fmt: skip
     with accepting_names(accept_unknown):
         _run(models, _aliases(alias or ()), settings, kv_tokens, max_batch, max_loaded, threads or free_cores(), log)
@@ -172,24 +174,29 @@ def _run(models: Sequence[str], aliases: dict[str, str], settings: ServerSetting
     with _log_stream(log) as stream:
         made = make_app(catalog, settings, RequestLog(stream, settings.log_texts))
         server.run(
-            made, catalog, settings, _show_ready, lambda address: say(f"{address}  loading {entries[0].name} ...")
+            made,
+            catalog,
+            settings,
+            partial(_show_ready, settings.page),
+            lambda address: say(f"{address}  loading {entries[0].name} ..."),
         )
     say("stopped")
 
 
-def _show_ready(model: ServedModel, address: str) -> None:
+def _show_ready(has_page: bool, model: ServedModel, address: str) -> None:
     """Print the start screen: what is served, where, and how to ask."""
-    say(start_screen(model.name, str(model.folder), model.max_length, address))
+    say(start_screen(model.name, str(model.folder), model.max_length, address, has_page))
 
 
-def start_screen(name: str, folder: str, max_length: int, address: str) -> str:
+def start_screen(name: str, folder: str, max_length: int, address: str, has_page: bool = False) -> str:
     """Return the lines that a server prints when it is ready."""
     base, option = address, ""
     if address.startswith("unix:"):
         base, option = "http://localhost", f"--unix-socket {address.removeprefix('unix:')} "
     body = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello!"}]})
+    page = f"page     {address}/ui/\n" if has_page and not option else ""
     return (
-        f"serving  {name}  ({folder}, {max_length:,} tokens)\nat       {address}/v1   (Ctrl-C ends it)\n\n"
+        f"serving  {name}  ({folder}, {max_length:,} tokens)\nat       {address}/v1   (Ctrl-C ends it)\n{page}\n"
         f"  curl {option}{base}/v1/chat/completions -H 'Content-Type: application/json' \\\n    -d '{body}'\n"
     )
 
@@ -245,11 +252,14 @@ def _log_stream(log: str | None) -> Any:
         raise UserError(f"the log cannot be written ({reason})", where=f"--log {log}") from error
 
 
-def _need_extra() -> None:
-    """Raise a `UserError` where what a server needs is not installed."""
+def _need_extra(ui: bool = False) -> None:
+    """Raise a `UserError` where what a server, or its page, needs is not installed."""
     import importlib.util
 
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{' and '.join(missing)} not installed", where="qwenkit serve", expected="the extra `serve`",
                         hint="pip install 'qwenkit[serve]'")  # fmt: skip
+    if ui and importlib.util.find_spec("gradio") is None:
+        raise UserError("gradio not installed", where="qwenkit serve --ui", expected="the extra `ui`",
+                        hint="pip install 'qwenkit[ui]'")  # fmt: skip

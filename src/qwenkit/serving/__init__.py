@@ -29,4 +29,5 @@
 | `server.py`         | the socket, the start, the signals, the end                                     |
 | `connection.py`     | one connection, whose waits end                                                 |
 | `load/`             | the client that measures a server under load, this one or another               |
+| `page/`             | the chat page, on gradio                                                        |
 """

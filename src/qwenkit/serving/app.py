@@ -96,6 +96,10 @@ def make_app(
     add_routes(app, services)
     _add_state_routes(app, services)
     app.openapi = partial(document, codecs, not settings.keyring.is_open)
+    if settings.page:
+        from qwenkit.serving.page.mount import add_page
+
+        app.state.sessions = add_page(app, services, log)
     app.add_exception_handler(HTTPException, _refuse)
     names = {path: _face_name(codec) for path, codec in codecs.items()}
     forms = _Forms(codecs)

@@ -30,7 +30,7 @@ from qwenkit.serving.log import RequestLog
 from qwenkit.serving.metrics import ServerMetrics
 from qwenkit.serving.refusals import ENDING, Refusal, Refused, refusal_of
 from qwenkit.serving.settings import MEGABYTE, ServerSettings
-from qwenkit.serving.visit import Scope, Visit
+from qwenkit.serving.visit import PAGE, Scope, Visit
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -40,6 +40,8 @@ Header = tuple[bytes, bytes]
 
 OPEN_PATHS = ("/health", "/ready")
 """They are answered without a key, and tell nothing but whether the server lives."""
+PAGE_PATHS = ("/", PAGE, f"{PAGE}/", f"{PAGE}/key", f"{PAGE}/key.css")
+"""Where there is a chat page, these are, too: they ask for the key."""
 _ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -78,7 +80,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         visit = Visit.begin(scope)
-        visit.face = self.faces.get(visit.path, "other")
+        visit.face = "page" if visit.is_page else self.faces.get(visit.path, "other")
         scope.setdefault("state", {})["visit"] = visit
         answer = _Answer(send, visit, self.limits.send_seconds)
         self._count_open(1)
@@ -110,15 +112,17 @@ class Front:
             return
         self._authenticate(visit)
         self._hold_id(visit)
-        if visit.method == "POST" and visit.client is not None:
-            visit.stack.enter_context(self.usage.open(visit.client))
+        if visit.method == "POST" and (visit.client is not None or visit.is_page):
+            if visit.client is not None and not visit.is_page:  # what the page asks of models is a request of its own
+                visit.stack.enter_context(self.usage.open(visit.client))
             visit.body, visit.is_read = await self._read_body(visit, receive), True
         await _until_it_leaves(self.app, scope, receive, answer)
 
     def _authenticate(self, visit: Visit) -> None:
         """Set whose request it is; raises `Refused` for a key that is missing or nobody's."""
         visit.client = self.settings.keyring.identify(visit.presented_key)
-        if visit.client is None and visit.path not in OPEN_PATHS:
+        open_paths = OPEN_PATHS + (PAGE_PATHS if self.settings.page else ())
+        if visit.client is None and visit.path not in open_paths:
             what = "this key is not known" if visit.presented_key else "a key is missing"
             raise Refused(Refusal("unauthenticated", what, expected="Authorization: Bearer KEY, or X-Api-Key: KEY",
                                   code="invalid_api_key"))  # fmt: skip
@@ -205,7 +209,8 @@ class Front:
             self._count_open(-1)
             self.metrics.requests.add(1, face=visit.face, status=str(visit.status or 500))
             self.metrics.duration.observe(visit.seconds, face=visit.face)
-            if visit.path not in OPEN_PATHS or visit.status != 200:
+            is_quiet = visit.path in OPEN_PATHS and visit.status == 200
+            if not is_quiet and not (visit.is_page and (visit.status or 500) < 400):
                 self.log.write("request", text=visit.texts, **visit.log_line())
 
     def _count_open(self, change: int) -> None:

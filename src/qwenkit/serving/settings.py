@@ -70,6 +70,8 @@ class ServerSettings:
     allow_public_without_key: bool = False
     allow_failed_certificate: bool = False
     """Serve a model whose outputs are not those that its certificate tells."""
+    page: bool = False
+    """Serve the chat page at `/ui/` (the extra `ui`)."""
     log_texts: bool = False
     """Write prompts and answers into the log."""
     limits: Limits = field(default_factory=Limits)

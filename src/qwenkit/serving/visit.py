@@ -19,9 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qwenkit.serving.keys import Client
+from qwenkit.serving.page.key_form import key_of
 from qwenkit.serving.refusals import Refusal, Refused
 
 Scope = MutableMapping[str, Any]
+PAGE = "/ui"
+"""Where the chat page is, on a server that has one; all below it belongs to the page."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 
 
@@ -96,6 +99,11 @@ class Visit:
         return not self.is_read and (self.method == "POST" or bool(announced))
 
     @property
+    def is_page(self) -> bool:
+        """Return whether the request is for the chat page or something below it."""
+        return self.path.startswith(f"{PAGE}/")
+
+    @property
     def host(self) -> str | None:
         """Return the name by which the server is asked."""
         return self.headers.get("host")
@@ -107,7 +115,10 @@ class Visit:
 
     @property
     def presented_key(self) -> str | None:
-        """Return the key that the request carries, in the way of OpenAI's clients or in that of Anthropic's."""
+        """Return the key that the request carries, in the way of OpenAI's clients or in that of Anthropic's; below the
+        page its cookie alone, which opens nothing else."""
+        if self.is_page:
+            return key_of(self.headers.get("cookie"))
         scheme, _, secret = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and secret.strip():
             return secret.strip()
