@@ -1,0 +1,19 @@
+"""A sandbox: programs that a model wrote run here and nowhere else.
+
+- `sandbox.py`: `Sandbox`, which runs a program and returns what came of it
+- `limits.py`: `Limits`, `Result` and the statuses
+- `probe.py`: which tier works here
+- `launch.py`: how a tier is started, and what its supervisor is asked
+- `session.py`: the conversation with a supervisor
+- `places.py`: what a program sees of the machine
+- `seccomp.py`: the system calls that it may make; `syscalls.tsv` has their numbers
+- `cgroup.py`: the kernel's own count of memory
+- `inside`: the supervisor and the child that becomes the program
+"""
+
+from qwenkit.sandbox.limits import Limits, Result, Status
+from qwenkit.sandbox.probe import Tier, choose, probe
+from qwenkit.sandbox.sandbox import Sandbox
+from qwenkit.sandbox.session import SandboxError
+
+__all__ = ["Limits", "Result", "Sandbox", "SandboxError", "Status", "Tier", "choose", "probe"]

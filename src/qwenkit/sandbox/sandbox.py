@@ -1,0 +1,250 @@
+"""The sandbox: a program is run in it, in a fresh process, within limits, and nothing of the machine is within its reach.
+
+    with Sandbox(Limits(cpu_seconds=5)) as box:
+        result = box.run("print(2 ** 10)", timeout=10)
+
+What is isolated how stands in docs/sandbox.md, by tier."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from qwenkit.errors import UserError
+from qwenkit.sandbox import launch, places
+from qwenkit.sandbox.cgroup import MemoryGroup, memory_group
+from qwenkit.sandbox.limits import Limits, Result, Status, check_timeout
+from qwenkit.sandbox.probe import Tier, choose
+from qwenkit.sandbox.session import GRACE, Answer, SandboxError, Session, Talk, parse
+
+Program = str | bytes | Sequence[str]
+"""Python code, or a command with its arguments."""
+Files = Mapping[str, str | bytes]
+
+_MEMORY = re.compile(
+    rb"^(\w+\.)*_?\w*MemoryError\b|std::bad_alloc|java\.lang\.OutOfMemoryError|JavaScript heap out of memory"
+    rb"|^memory allocation of \d+ bytes failed|Cannot allocate memory", re.M,
+)  # fmt: skip
+_PROCESSES = re.compile(rb"\bResource temporarily unavailable|can't start new thread|unable to create native thread")
+_DISK = re.compile(rb"\bNo space left on device|\bFile too large")
+_SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
+
+
+class Sandbox:
+    """Runs programs that nobody trusts. One object may serve several threads at once."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        backend: Literal["auto", "bwrap", "landlock"] = "auto",
+        *,
+        python: str | None = None,
+        readable: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Find out which tier works here, by a child that tries to get out; raises a `UserError` where none does.
+
+        `python` runs code (this process's own by default), `readable` are further folders that programs may read,
+        `environment` is added to theirs."""
+        self.limits = limits or Limits()
+        if not isinstance(self.limits, Limits):
+            raise UserError(f"{self.limits!r}"[:200], where="limits", expected="a Limits(...)")
+        self.tier: Tier = choose(backend)
+        self.setup = launch.Setup(
+            self.tier.backend, self.tier.landlock, _python(python), tuple(map(os.path.realpath, readable)),
+            dict(environment or {}),
+        )  # fmt: skip
+        self._groups: queue.SimpleQueue[MemoryGroup] = queue.SimpleQueue()
+        self._grouped: bool | None = None
+
+    def __enter__(self) -> Sandbox:
+        """Return the sandbox itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the sandbox."""
+        self.close()
+
+    def close(self) -> None:
+        """Remove what the sandbox keeps between runs: its cgroups. It may be used again."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._groups.get_nowait().close()
+
+    def __del__(self) -> None:
+        """Close a sandbox that nobody has closed."""
+        if hasattr(self, "_groups"):
+            self.close()
+
+    def run(
+        self, code_or_argv: Program, stdin: str | bytes = b"", files: Files | None = None, timeout: float = 10.0
+    ) -> Result:
+        """Run Python code, or a command, and return what came of it; `timeout` is in seconds of the clock.
+
+        The program starts in an empty folder with these `files` (by relative path). Raises a `UserError` for what
+        cannot be run at all; a program that fails in whatever way is a result."""
+        seconds = check_timeout(timeout)
+        box = launch.new_box(self.setup)
+        argv, content = self._program(code_or_argv, files or {}, box)
+        data = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else bytes(stdin)
+        with self._memory_group() as group:
+            fds = [group.fd] if group else []
+            asked = launch.request(self.setup, self.limits, box, argv, seconds,
+                                   [(name, len(body)) for name, body in content], fds)  # fmt: skip
+            talk, errors = self._converse(asked, [body for _, body in content], data, seconds, fds)
+            answer = _answer(talk, errors)
+            return self._result(answer, talk, group.exceeded() if group else False)
+
+    def _converse(
+        self, asked: Mapping[str, object], content: Sequence[bytes], stdin: bytes, seconds: float, fds: Sequence[int]
+    ) -> tuple[Talk, str]:
+        """Start a supervisor, let it run the program, and end it; return the talk and what it complained of."""
+        session = Session(lambda fd: launch.command(self.setup, self.limits, fd), fds)
+        errors = ""
+        try:
+            talk = session.talk(stdin, self.limits.output_bytes, _most_bytes(self.limits),
+                                lambda far: session.ask(asked, content, far),
+                                time.monotonic() + seconds + GRACE)  # fmt: skip
+        finally:
+            errors = session.end()
+        return talk, errors
+
+    def _program(self, program: Program, files: Files, box: str) -> tuple[list[str], list[tuple[str, bytes]]]:
+        """Return the command of a program and the files of its box; raises a `UserError` for what is none."""
+        content = [(f"work/{_relative(name)}", _bytes(name, body)) for name, body in files.items()]
+        if isinstance(program, str | bytes):
+            code = program.encode("utf-8", "surrogatepass") if isinstance(program, str) else program
+            argv = [self.setup.python, "-P", f"{box}/main.py"]
+            content.append(("main.py", code))
+        else:
+            argv = _arguments(program)
+        self._check_size(content)
+        return argv, content
+
+    def _check_size(self, content: Sequence[tuple[str, bytes]]) -> None:
+        """Raise a `UserError` where what the program is given is more than it may have."""
+        size, most = sum(len(body) for _, body in content), self.limits.disk_bytes
+        if size > most:
+            raise UserError(f"code and files take {size:,} bytes", where="files", expected=f"at most {most:,}",
+                            hint="raise Limits.disk_bytes")  # fmt: skip
+        if len(content) > self.limits.files:
+            raise UserError(f"{len(content):,} files", where="files", expected=f"at most {self.limits.files:,}",
+                            hint="raise Limits.files")  # fmt: skip
+
+    @contextlib.contextmanager
+    def _memory_group(self) -> Iterator[MemoryGroup | None]:
+        """Yield a cgroup that no other run uses, or None where there is none."""
+        try:
+            group = self._groups.get_nowait()
+        except queue.Empty:
+            # what lies in the box is memory too; the supervisor holds the program itself to its own limit
+            group = None
+            if self._grouped is not False:
+                group = memory_group(self.limits.memory_bytes + self.limits.disk_bytes)
+                self._grouped = group is not None
+        try:
+            yield group
+        finally:
+            if group:
+                self._groups.put(group)
+
+    def _result(self, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
+        """Return the result of a program that was run."""
+        (stdout, out_omitted), (stderr, err_omitted) = (stream.value() for stream in talk.outputs)
+        if answer.failed:
+            return _not_begun(answer)
+        counts = {"stdout": out_omitted, "stderr": err_omitted, "files": answer.omitted}
+        return Result(
+            _status(answer, stderr, bool(out_omitted or err_omitted), out_of_memory), answer.code,
+            stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), answer.seconds, answer.cpu_seconds,
+            answer.files, {name: count for name, count in counts.items() if count},
+        )  # fmt: skip
+
+
+def _answer(talk: Talk, errors: str) -> Answer:
+    """Return the supervisor's answer; raises a `SandboxError` where there is none."""
+    answer = parse(bytes(talk.answer))
+    if answer is None:
+        what = "did not end in time" if talk.late else "did not answer"
+        raise SandboxError(f"the sandbox {what}" + (f": {errors[-1000:]}" if errors else ""))
+    if answer.failed and not answer.failed.startswith("exec "):
+        raise SandboxError(f"the sandbox could not be closed around the program ({answer.failed})")
+    return answer
+
+
+def _not_begun(answer: Answer) -> Result:
+    """Return the result of a command that does not exist in the sandbox."""
+    return Result("error", 127, "", answer.failed.removeprefix("exec ") + "\n", 0.0, 0.0)
+
+
+def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -> Status:
+    """Return how a program ended: the limit that ended it, by its own words where the kernel only refused it more."""
+    if omitted or answer.cause == "output":
+        return "output"
+    if answer.cause in ("timeout", "memory", "processes", "disk"):
+        return answer.cause
+    if answer.code == 0:
+        return "ok"
+    if out_of_memory:
+        return "memory"
+    by_signal: dict[int, Status] = {-_SIGXCPU: "timeout", -_SIGXFSZ: "disk"}
+    by_words: list[tuple[re.Pattern[bytes], Status]] = [(_MEMORY, "memory"), (_DISK, "disk"), (_PROCESSES, "processes")]
+    last = b"\n".join(stderr.rstrip().splitlines()[-6:])
+    for pattern, status in by_words:
+        if pattern.search(last):
+            return status
+    return by_signal.get(answer.code, "killed" if answer.code < 0 else "error")
+
+
+def _most_bytes(limits: Limits) -> int:
+    """Return the bytes that an answer can have: the files, their names, and a few lines."""
+    return limits.disk_bytes + limits.files * 8192 + (1 << 16)
+
+
+def _python(path: str | None) -> str:
+    """Return the Python that runs code; raises a `UserError` where there is none."""
+    python = path or sys.executable
+    if not python or not os.access(python, os.X_OK):
+        raise UserError(f"there is no Python at `{python}`", where="python", expected="the path of a Python")
+    return os.path.abspath(python)
+
+
+def _relative(name: object) -> str:
+    """Return the path of a file below the program's folder; raises a `UserError` where it leaves that."""
+    if not isinstance(name, str) or "\0" in name:
+        raise UserError(f"{name!r}"[:200], where="files", expected="a relative path without NUL")
+    parts = name.split("/")
+    if not name or any(part in ("", ".", "..") for part in parts) or len(parts) > 32:
+        raise UserError(f"{name!r}"[:200], where="files", expected="a path below the folder, without `..`")
+    if len(os.fsencode(name)) > 2048 or any(len(os.fsencode(part)) > 255 for part in parts):
+        raise UserError(f"{name[:60]!r}...", where="files", expected="names of at most 255 bytes")
+    return name
+
+
+def _bytes(name: str, body: object) -> bytes:
+    """Return the content of a file; raises a `UserError` for what is neither text nor bytes."""
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogatepass")
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    raise UserError(f"its content is {type(body).__name__}", where=f"files[{name!r}]"[:200], expected="text or bytes")
+
+
+def _arguments(argv: Sequence[object]) -> list[str]:
+    """Return a command's arguments; raises a `UserError` for what is not a command."""
+    arguments = [str(part) for part in argv if isinstance(part, str | os.PathLike)]
+    if not arguments or len(arguments) != len(argv) or not arguments[0]:
+        raise UserError(f"{argv!r}"[:200], where="code_or_argv", expected="Python code, or a list of strings")
+    if any("\0" in part for part in arguments):
+        raise UserError("an argument has a NUL character", where="code_or_argv", expected="arguments without it")
+    if max(map(len, arguments)) > 100_000 or sum(map(len, arguments)) > 1_000_000:
+        raise UserError("the arguments are too long", where="code_or_argv", expected="100,000 characters at most",
+                        hint="give it as a file")  # fmt: skip
+    return arguments
