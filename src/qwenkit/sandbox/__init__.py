@@ -4,6 +4,7 @@
 - `limits.py`: `Limits`, `Result` and the statuses
 - `probe.py`: which tier works here
 - `launch.py`: how a tier is started, and what its supervisor is asked
+- `worker.py`: supervisors that serve one program after another
 - `session.py`: the conversation with a supervisor
 - `places.py`: what a program sees of the machine
 - `seccomp.py`: the system calls that it may make; `syscalls.tsv` has their numbers

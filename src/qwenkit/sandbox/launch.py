@@ -7,6 +7,9 @@ is root, the program runs as a user whose number nobody else has; else as this u
 from __future__ import annotations
 
 import functools
+import importlib.abc
+import importlib.util
+import marshal
 import math
 import os
 import secrets
@@ -23,8 +26,8 @@ from qwenkit.sandbox.limits import Limits
 
 Backend = Literal["bwrap", "landlock"]
 
-BOX, SUPERVISOR = "/box", "/run/qwenkit"
-"""Where the program's folder and the supervisor lie inside bubblewrap's mounts."""
+BOX = "/box"
+"""Where the program's folder lies inside bubblewrap's mounts."""
 FIRST_UID = 1_900_000_000
 """The first of the user numbers that programs get under root, from a range that no system gives to anybody."""
 _UIDS = 1 << 27
@@ -69,12 +72,43 @@ def new_box(setup: Setup) -> str:
 
 def command(setup: Setup, limits: Limits, fd: int) -> list[str]:
     """Return the command that starts a supervisor, which talks over the socket `fd`."""
-    folder = SUPERVISOR if setup.mounted else str(places.INSIDE.parent)
-    code = (
-        f"import sys; sys.path.insert(0, {folder!r}); from inside.supervisor import main; main({fd}, {setup.mounted})"
-    )
-    python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", code]
+    python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _BOOTSTRAP, str(fd), str(int(setup.mounted))]
     return [*_bubblewrap(setup, limits.disk_bytes + _SLACK), *python] if setup.mounted else python
+
+
+_BOOTSTRAP = """
+import _socket, marshal, sys
+connection = _socket.socket(fileno=int(sys.argv[1]))
+def receive(size):
+    data = b""
+    while len(data) < size:
+        part = connection.recv(size - len(data))
+        if not part:
+            sys.exit()
+        data += part
+    return data
+for name, code in marshal.loads(receive(int.from_bytes(receive(8), "big"))):
+    module = sys.modules[name] = type(sys)(name)
+    module.__package__ = "inside"
+    exec(code, module.__dict__)
+module.main(connection.detach(), sys.argv[2] == "1")
+"""
+"""What the supervisor's Python is started with. Its modules come over the socket, compiled: no file of this package needs
+to be within reach of a sandbox, and nothing is compiled at its start."""
+_MODULES = ("", ".kernel", ".folder", ".watch", ".program", ".supervisor")
+
+
+@functools.cache
+def supervisor_code() -> bytes:
+    """Return the supervisor's modules, compiled, with their length before them."""
+    modules = []
+    for name in _MODULES:
+        spec = importlib.util.find_spec(f"qwenkit.sandbox.inside{name}")
+        loader = spec.loader if spec else None
+        assert isinstance(loader, importlib.abc.InspectLoader)
+        modules.append((f"inside{name}", loader.get_code(f"qwenkit.sandbox.inside{name}")))
+    data = marshal.dumps(modules)
+    return len(data).to_bytes(8, "big") + data
 
 
 def bubblewrap() -> str | None:
@@ -85,7 +119,7 @@ def bubblewrap() -> str | None:
 def _bubblewrap(setup: Setup, size: int) -> list[str]:
     """Return bubblewrap and its arguments; the supervisor is the first process of the new namespace."""
     arguments = [bubblewrap() or "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
-    arguments += ["--unshare-cgroup-try", "--hostname", "sandbox", "--die-with-parent", "--new-session", "--as-pid-1"]
+    arguments += ["--unshare-cgroup-try", "--hostname", "sandbox", "--new-session", "--as-pid-1"]
     if setup.as_root:
         arguments += ["--cap-drop", "ALL"]
         for name in _CAPABILITIES:
@@ -118,8 +152,7 @@ def _fixed_mounts(python: str, readable: tuple[str, ...]) -> tuple[str, ...]:
     for path in places.HIDDEN:
         if os.path.exists(path):
             arguments += ["--ro-bind", "/dev/null", path]
-    arguments += [*_parents(f"{SUPERVISOR}/inside"), "--ro-bind", str(places.INSIDE), f"{SUPERVISOR}/inside", "--symlink",
-                  f"{BOX}/tmp", "/tmp"]  # fmt: skip
+    arguments += ["--symlink", f"{BOX}/tmp", "/tmp"]
     return tuple(arguments)
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from qwenkit.errors import UserError
 
-INSIDE = Path(__file__).parent / "inside"
-"""The package of what runs in the sandbox beside the program."""
-
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/nix/store", "/gnu/store")
 SETTINGS = (
     "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/etc/fonts",

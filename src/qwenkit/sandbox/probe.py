@@ -134,7 +134,7 @@ def _try(backend: launch.Backend, abi: int) -> None:
         code = _TRIAL.encode()
         argv = [sys.executable, "-P", f"{box}/main.py", path, str(os.getpid())]
         asked = launch.request(setup, limits, box, argv, 10.0, [("main.py", len(code))], [])
-        session = Session(lambda fd: launch.command(setup, limits, fd))
+        session = Session(lambda fd: launch.command(setup, limits, fd), launch.supervisor_code(), [])
         try:
             talk = session.talk(b"", 4096, 1 << 16, lambda far: session.ask(asked, [code], far),
                                 time.monotonic() + 20)  # fmt: skip

@@ -7,22 +7,18 @@ What is isolated how stands in docs/sandbox.md, by tier."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import queue
 import re
 import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from qwenkit.errors import UserError
-from qwenkit.sandbox import launch, places
-from qwenkit.sandbox.cgroup import MemoryGroup, memory_group
+from qwenkit.sandbox import launch
 from qwenkit.sandbox.limits import Limits, Result, Status, check_timeout
 from qwenkit.sandbox.probe import Tier, choose
-from qwenkit.sandbox.session import GRACE, Answer, SandboxError, Session, Talk, parse
+from qwenkit.sandbox.session import Answer, Talk
+from qwenkit.sandbox.worker import Workers
 
 Program = str | bytes | Sequence[str]
 """Python code, or a command with its arguments."""
@@ -61,8 +57,7 @@ class Sandbox:
             self.tier.backend, self.tier.landlock, _python(python), tuple(map(os.path.realpath, readable)),
             dict(environment or {}),
         )  # fmt: skip
-        self._groups: queue.SimpleQueue[MemoryGroup] = queue.SimpleQueue()
-        self._grouped: bool | None = None
+        self._workers = Workers(self.setup, self.limits)
 
     def __enter__(self) -> Sandbox:
         """Return the sandbox itself."""
@@ -73,14 +68,12 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """Remove what the sandbox keeps between runs: its cgroups. It may be used again."""
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._groups.get_nowait().close()
+        """End what the sandbox keeps between runs. It may be used again."""
+        self._workers.close()
 
     def __del__(self) -> None:
         """Close a sandbox that nobody has closed."""
-        if hasattr(self, "_groups"):
+        if hasattr(self, "_workers"):
             self.close()
 
     def run(
@@ -94,27 +87,11 @@ class Sandbox:
         box = launch.new_box(self.setup)
         argv, content = self._program(code_or_argv, files or {}, box)
         data = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else bytes(stdin)
-        with self._memory_group() as group:
-            fds = [group.fd] if group else []
+        with self._workers.one() as worker:
             asked = launch.request(self.setup, self.limits, box, argv, seconds,
-                                   [(name, len(body)) for name, body in content], fds)  # fmt: skip
-            talk, errors = self._converse(asked, [body for _, body in content], data, seconds, fds)
-            answer = _answer(talk, errors)
-            return self._result(answer, talk, group.exceeded() if group else False)
-
-    def _converse(
-        self, asked: Mapping[str, object], content: Sequence[bytes], stdin: bytes, seconds: float, fds: Sequence[int]
-    ) -> tuple[Talk, str]:
-        """Start a supervisor, let it run the program, and end it; return the talk and what it complained of."""
-        session = Session(lambda fd: launch.command(self.setup, self.limits, fd), fds)
-        errors = ""
-        try:
-            talk = session.talk(stdin, self.limits.output_bytes, _most_bytes(self.limits),
-                                lambda far: session.ask(asked, content, far),
-                                time.monotonic() + seconds + GRACE)  # fmt: skip
-        finally:
-            errors = session.end()
-        return talk, errors
+                                   [(name, len(body)) for name, body in content], worker.cgroups)  # fmt: skip
+            talk, answer, out_of_memory = worker.run(asked, [body for _, body in content], data, seconds)
+        return self._result(answer, talk, out_of_memory)
 
     def _program(self, program: Program, files: Files, box: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         """Return the command of a program and the files of its box; raises a `UserError` for what is none."""
@@ -138,23 +115,6 @@ class Sandbox:
             raise UserError(f"{len(content):,} files", where="files", expected=f"at most {self.limits.files:,}",
                             hint="raise Limits.files")  # fmt: skip
 
-    @contextlib.contextmanager
-    def _memory_group(self) -> Iterator[MemoryGroup | None]:
-        """Yield a cgroup that no other run uses, or None where there is none."""
-        try:
-            group = self._groups.get_nowait()
-        except queue.Empty:
-            # what lies in the box is memory too; the supervisor holds the program itself to its own limit
-            group = None
-            if self._grouped is not False:
-                group = memory_group(self.limits.memory_bytes + self.limits.disk_bytes)
-                self._grouped = group is not None
-        try:
-            yield group
-        finally:
-            if group:
-                self._groups.put(group)
-
     def _result(self, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
         """Return the result of a program that was run."""
         (stdout, out_omitted), (stderr, err_omitted) = (stream.value() for stream in talk.outputs)
@@ -168,17 +128,6 @@ class Sandbox:
         )  # fmt: skip
 
 
-def _answer(talk: Talk, errors: str) -> Answer:
-    """Return the supervisor's answer; raises a `SandboxError` where there is none."""
-    answer = parse(bytes(talk.answer))
-    if answer is None:
-        what = "did not end in time" if talk.late else "did not answer"
-        raise SandboxError(f"the sandbox {what}" + (f": {errors[-1000:]}" if errors else ""))
-    if answer.failed and not answer.failed.startswith("exec "):
-        raise SandboxError(f"the sandbox could not be closed around the program ({answer.failed})")
-    return answer
-
-
 def _not_begun(answer: Answer) -> Result:
     """Return the result of a command that does not exist in the sandbox."""
     return Result("error", 127, "", answer.failed.removeprefix("exec ") + "\n", 0.0, 0.0)
@@ -190,10 +139,10 @@ def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -
         return "output"
     if answer.cause in ("timeout", "memory", "processes", "disk"):
         return answer.cause
-    if answer.code == 0:
-        return "ok"
     if out_of_memory:
         return "memory"
+    if answer.code == 0:
+        return "ok"
     by_signal: dict[int, Status] = {-_SIGXCPU: "timeout", -_SIGXFSZ: "disk"}
     by_words: list[tuple[re.Pattern[bytes], Status]] = [(_MEMORY, "memory"), (_DISK, "disk"), (_PROCESSES, "processes")]
     last = b"\n".join(stderr.rstrip().splitlines()[-6:])
@@ -201,11 +150,6 @@ def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -
         if pattern.search(last):
             return status
     return by_signal.get(answer.code, "killed" if answer.code < 0 else "error")
-
-
-def _most_bytes(limits: Limits) -> int:
-    """Return the bytes that an answer can have: the files, their names, and a few lines."""
-    return limits.disk_bytes + limits.files * 8192 + (1 << 16)
 
 
 def _python(path: str | None) -> str:

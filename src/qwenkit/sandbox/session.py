@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import marshal
 import os
+import select
 import selectors
 import socket
 import subprocess
@@ -70,8 +71,9 @@ class Answer:
 class Session:
     """A supervisor and the socket to it."""
 
-    def __init__(self, make_command: Callable[[int], Sequence[str]], pass_fds: Sequence[int] = ()) -> None:
-        """Start a supervisor by a command that is made for the descriptor of its socket."""
+    def __init__(self, make_command: Callable[[int], Sequence[str]], code: bytes, pass_fds: Sequence[int]) -> None:
+        """Start a supervisor by a command that is made for the descriptor of its socket; it is sent its `code`."""
+        self.code = code
         self.socket, child = socket.socketpair()
         command = make_command(child.fileno())
         try:
@@ -90,6 +92,9 @@ class Session:
         table = marshal.dumps(dict(request))
         self.socket.settimeout(GRACE)
         with contextlib.suppress(OSError):  # `talk` then finds that nobody answers
+            if self.code:
+                self.socket.sendall(self.code)
+                self.code = b""
             socket.send_fds(self.socket, [len(table).to_bytes(8, "big")], list(descriptors))
             for part in (table, *content):
                 self.socket.sendall(part)
@@ -110,13 +115,19 @@ class Session:
         return talk
 
     def end(self) -> str:
-        """End the supervisor, whose end ends all that it started, and return what it wrote to standard error."""
+        """End the supervisor, whose end ends all that it started, and return what it wrote to standard error.
+
+        A second call does nothing."""
+        if self.socket.fileno() < 0:
+            return ""
         self.socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=GRACE)
-        if self.process.poll() is None:
-            self.process.kill()
+        end = os.pidfd_open(self.process.pid)  # `wait` with a limit would sleep between looks
+        try:
+            if not select.select([end], [], [], GRACE)[0]:
+                self.process.kill()
             self.process.wait()
+        finally:
+            os.close(end)
         stream = self.process.stderr
         assert stream is not None
         with stream, contextlib.suppress(OSError):

@@ -6,9 +6,12 @@ import _signal
 import os
 import resource
 import sys
-from typing import NoReturn
 
 from . import kernel
+
+TYPE_CHECKING = False  # `typing` takes as long to import as all the rest
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 Request = dict  # what the host asks: see qwenkit/sandbox/launch.py, which makes it
 

@@ -18,7 +18,7 @@ import time
 from . import folder, kernel, program
 from .watch import Tree, user_tasks
 
-FIRST_TICK, LAST_TICK = 0.004, 0.02
+FIRST_TICK, LAST_TICK = 0.008, 0.025
 """Seconds between two looks at the limits, at a program's start and later on."""
 DISK_SHARE = 10
 """A count of the files may take one part in so many of the time."""
@@ -127,8 +127,7 @@ class Supervisor:
             ended = ended or self.tree.end(self.request["uid"])
             self._send_failure(error)
         finally:
-            if own or self.request["warm"]:
-                folder.remove(self.box, top=own)
+            folder.remove(self.box, top=own)
         return ended and not self.host_ended
 
     def _send_failure(self, error: OSError) -> None:
@@ -197,7 +196,7 @@ class Supervisor:
                     self.cause = "timeout" if time.monotonic() >= deadline else self._exceeded(before)
                 if self.cause:
                     return self._stop(pid)
-                self.interval = min(LAST_TICK, self.interval * 1.2)
+                self.interval = min(LAST_TICK, self.interval * 1.3)
         finally:
             os.close(end)
 

@@ -101,8 +101,7 @@ def _children(pid: int) -> list[int]:
     children = []
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                children += map(int, file.read().split())
+            children += map(int, _content(f"/proc/{pid}/task/{thread}/children").split())
     except OSError:
         pass
     return children
@@ -111,18 +110,28 @@ def _children(pid: int) -> list[int]:
 def _stat(pid: int) -> list[bytes]:
     """Return the fields of /proc/PID/stat from the state on; none where the process is gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read(4096).rpartition(b")")[2].split()
+        return _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return []
+
+
+def _content(path: str) -> bytes:
+    """Return a file of /proc."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while more := os.read(fd, 1 << 16):
+            data += more
+        return data
+    finally:
+        os.close(fd)
 
 
 def _own_memory(pid: int) -> int:
     """Return a process's share of anonymous and shared memory in bytes."""
     for name, keys in (("smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")), ("status", (b"RssAnon:", b"RssShmem:"))):
         try:
-            with open(f"/proc/{pid}/{name}", "rb") as file:
-                lines = file.read().splitlines()
+            lines = _content(f"/proc/{pid}/{name}").splitlines()
         except OSError:
             continue
         return sum(int(line.split()[1]) for line in lines if line.startswith(keys)) * 1024

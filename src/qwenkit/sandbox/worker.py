@@ -1,0 +1,116 @@
+"""Supervisors that serve one program after another, and wait for the next.
+
+Between two programs a supervisor ends all processes of the first and empties its box: nothing is left in it that the
+second could meet. It is started anew where anything at all went wrong, and after `MOST_RUNS`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from qwenkit.sandbox import launch
+from qwenkit.sandbox.cgroup import memory_group
+from qwenkit.sandbox.limits import Limits
+from qwenkit.sandbox.session import GRACE, Answer, SandboxError, Session, Talk, parse
+
+MOST_RUNS = 500
+"""Programs that one supervisor serves."""
+MOST_IDLE = 8
+"""Supervisors that wait for a program; more of them are ended at once."""
+
+
+class Worker:
+    """One supervisor, and the cgroup of its programs where there can be one."""
+
+    def __init__(self, setup: launch.Setup, limits: Limits) -> None:
+        """Start it; raises a `SandboxError` where that fails."""
+        self.limits, self.runs, self.intact = limits, 0, True
+        # what lies in the box is memory too; the supervisor holds the program itself to its own limit
+        self.group = memory_group(limits.memory_bytes + limits.disk_bytes)
+        self.cgroups = [self.group.fd] if self.group else []
+        try:
+            self.session = Session(
+                lambda fd: launch.command(setup, limits, fd), launch.supervisor_code(), self.cgroups
+            )  # fmt: skip
+        except BaseException:
+            self._close_group()
+            raise
+
+    def run(
+        self, asked: Mapping[str, object], content: Sequence[bytes], stdin: bytes, seconds: float
+    ) -> tuple[Talk, Answer, bool]:
+        """Let the supervisor run a program; return its outputs, its answer, and whether memory ran out.
+
+        Raises a `SandboxError` where there is no answer."""
+        self.intact, self.runs = False, self.runs + 1
+        most = self.limits.disk_bytes + self.limits.files * 8192 + (1 << 16)
+        talk = self.session.talk(stdin, self.limits.output_bytes, most,
+                                 lambda far: self.session.ask(asked, content, far),
+                                 time.monotonic() + seconds + GRACE)  # fmt: skip
+        answer = parse(bytes(talk.answer))
+        if answer is None:
+            errors = self.end()
+            what = "did not end in time" if talk.late else "did not answer"
+            raise SandboxError(f"the sandbox {what}" + (f": {errors[-1000:]}" if errors else ""))
+        if answer.failed and not answer.failed.startswith("exec "):
+            raise SandboxError(f"the sandbox could not be closed around the program ({answer.failed})")
+        self.intact = not talk.stopped and not talk.late and self.runs < MOST_RUNS
+        return talk, answer, self.group.exceeded() if self.group else False
+
+    def alive(self) -> bool:
+        """Return whether the supervisor still runs."""
+        return self.session.process.poll() is None
+
+    def end(self) -> str:
+        """End the supervisor and return what it complained of; a second call does nothing."""
+        self.intact = False
+        try:
+            return self.session.end()
+        finally:
+            self._close_group()
+
+    def _close_group(self) -> None:
+        """Remove the cgroup."""
+        group, self.group = self.group, None
+        if group:
+            group.close()
+
+
+class Workers:
+    """The supervisors of a sandbox: as many as programs run at once."""
+
+    def __init__(self, setup: launch.Setup, limits: Limits) -> None:
+        """Start none yet."""
+        self.setup, self.limits = setup, limits
+        self._idle: list[Worker] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Worker]:
+        """Yield a supervisor that nobody else uses; it is ended afterwards unless all went well."""
+        worker = self._idle_one() or Worker(self.setup, self.limits)
+        try:
+            yield worker
+        finally:
+            with self._lock:
+                kept = worker.intact and len(self._idle) < MOST_IDLE
+                if kept:
+                    self._idle.append(worker)
+            if not kept:
+                worker.end()
+
+    def _idle_one(self) -> Worker | None:
+        """Return a supervisor that waits; None where none does."""
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None or worker.alive():
+                return worker
+            worker.end()
+
+    def close(self) -> None:
+        """End the supervisors that wait."""
+        while (worker := self._idle_one()) is not None:
+            worker.end()
