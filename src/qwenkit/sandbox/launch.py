@@ -210,5 +210,3 @@ def _rlimits(limits: Limits, setup: Setup) -> list[tuple[str, int, int]]:
         "RLIMIT_SIGPENDING": 1024, "RLIMIT_STACK": 8 << 20,
     }  # fmt: skip
     return [("RLIMIT_CPU", cpu, cpu + 1), *((name, value, value) for name, value in same.items())]
-
-

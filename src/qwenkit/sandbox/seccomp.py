@@ -26,9 +26,7 @@ _EPERM, _ENOSYS = 1, 38
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000
 
-METADATA = frozenset(
-    "chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat".split()
-)
+METADATA = frozenset("chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat".split())
 """Calls that change modes, owners and times of files. Landlock does not judge them: where the user owns files beyond the
 sandbox, they are left out."""
 

@@ -125,8 +125,8 @@ def _finish(code: int) -> int:
     import threading
 
     try:
-        getattr(threading, "_shutdown")()
-        getattr(atexit, "_run_exitfuncs")()
+        threading._shutdown()
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
