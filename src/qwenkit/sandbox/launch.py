@@ -141,7 +141,8 @@ def _fixed_mounts(python: str, readable: tuple[str, ...]) -> tuple[str, ...]:
             arguments += ["--ro-bind", path, path]
     for path in (*places.SETTINGS, *places.java_settings()):
         arguments += ["--ro-bind-try", path, path]
-    for path in places.outermost([*places.python_places(python), *places.python_places(sys.executable), *readable]):
+    visible = places.outermost([*places.python_places(python), *places.python_places(sys.executable), *readable])
+    for path in visible:
         arguments += [*_parents(path), "--ro-bind", path, path]
     arguments += ["--tmpfs", "/dev"]
     for path in places.DEVICES:
@@ -152,7 +153,8 @@ def _fixed_mounts(python: str, readable: tuple[str, ...]) -> tuple[str, ...]:
     for path in places.HIDDEN:
         if os.path.exists(path):
             arguments += ["--ro-bind", "/dev/null", path]
-    arguments += ["--symlink", f"{BOX}/tmp", "/tmp"]
+    if not any(path == "/tmp" or path.startswith("/tmp/") for path in visible):  # else programs have TMPDIR alone
+        arguments += ["--symlink", f"{BOX}/tmp", "/tmp"]
     return tuple(arguments)
 
 

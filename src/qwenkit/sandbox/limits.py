@@ -56,18 +56,25 @@ class Limits:
 def _check(name: str, value: object, whole: bool) -> None:
     """Raise a `UserError` for a limit that is not a number of its range."""
     low, high = _SMALLEST[name], _LARGEST[name]
-    kind = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+    number = _number(value)
+    if number is None or (whole and not isinstance(value, int)) or not low <= number <= high:
         what = "an integer" if whole else "a number"
         raise UserError(f"{value!r}"[:200], where=f"Limits.{name}", expected=f"{what} from {low:,} to {high:,}")
 
 
+def _number(value: object) -> float | None:
+    """Return a number as it is; None for anything else, and for infinity and NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if isinstance(value, int) or math.isfinite(value) else None
+
+
 def check_timeout(seconds: object) -> float:
-    """Return a time limit of a run in seconds; raises `UserError` for what is not one."""
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not number or not math.isfinite(seconds) or not 0 < seconds <= LONGEST_TIMEOUT:
+    """Return a time limit of a run in seconds; raises a `UserError` for what is not one."""
+    number = _number(seconds)
+    if number is None or not 0 < number <= LONGEST_TIMEOUT:
         raise UserError(f"{seconds!r}"[:200], where="timeout", expected=f"seconds, up to {LONGEST_TIMEOUT:,.0f}")
-    return float(seconds)
+    return float(number)
 
 
 @dataclass(frozen=True)

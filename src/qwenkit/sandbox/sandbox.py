@@ -86,16 +86,17 @@ class Sandbox:
         seconds = check_timeout(timeout)
         box = launch.new_box(self.setup)
         argv, content = self._program(code_or_argv, files or {}, box)
-        data = stdin.encode("utf-8", "surrogatepass") if isinstance(stdin, str) else bytes(stdin)
+        data = _bytes("stdin", stdin)
         with self._workers.one() as worker:
             asked = launch.request(self.setup, self.limits, box, argv, seconds,
                                    [(name, len(body)) for name, body in content], worker.cgroups)  # fmt: skip
             talk, answer, out_of_memory = worker.run(asked, [body for _, body in content], data, seconds)
-        return self._result(answer, talk, out_of_memory)
+        return self._result(argv[0], answer, talk, out_of_memory)
 
     def _program(self, program: Program, files: Files, box: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         """Return the command of a program and the files of its box; raises a `UserError` for what is none."""
-        content = [(f"work/{_relative(name)}", _bytes(name, body)) for name, body in files.items()]
+        content = [(f"work/{_relative(name)}", _bytes(f"files[{name!r}]", body)) for name, body in files.items()]
+        _refuse_folders({name for name, _ in content})
         if isinstance(program, str | bytes):
             code = program.encode("utf-8", "surrogatepass") if isinstance(program, str) else program
             argv = [self.setup.python, "-P", f"{box}/main.py"]
@@ -115,11 +116,11 @@ class Sandbox:
             raise UserError(f"{len(content):,} files", where="files", expected=f"at most {self.limits.files:,}",
                             hint="raise Limits.files")  # fmt: skip
 
-    def _result(self, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
+    def _result(self, program: str, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
         """Return the result of a program that was run."""
         (stdout, out_omitted), (stderr, err_omitted) = (stream.value() for stream in talk.outputs)
         if answer.failed:
-            return _not_begun(answer)
+            return _not_begun(program, answer)
         counts = {"stdout": out_omitted, "stderr": err_omitted, "files": answer.omitted}
         return Result(
             _status(answer, stderr, bool(out_omitted or err_omitted), out_of_memory), answer.code,
@@ -128,9 +129,10 @@ class Sandbox:
         )  # fmt: skip
 
 
-def _not_begun(answer: Answer) -> Result:
-    """Return the result of a command that does not exist in the sandbox."""
-    return Result("error", 127, "", answer.failed.removeprefix("exec ") + "\n", 0.0, 0.0)
+def _not_begun(program: str, answer: Answer) -> Result:
+    """Return the result of a command that does not exist in the sandbox, or is not a program."""
+    reason = re.sub(r"^exec \w+: (\[Errno \d+\] )?|: [^:]*$", "", answer.failed)
+    return Result("error", 127, "", f"`{program}` is not a program in the sandbox ({reason})\n", 0.0, 0.0)
 
 
 def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -> Status:
@@ -172,17 +174,29 @@ def _relative(name: object) -> str:
     return name
 
 
-def _bytes(name: str, body: object) -> bytes:
-    """Return the content of a file; raises a `UserError` for what is neither text nor bytes."""
+def _refuse_folders(names: set[str]) -> None:
+    """Raise a `UserError` where a file is to be a folder as well."""
+    for name in names:
+        parts = name.split("/")
+        for end in range(2, len(parts)):
+            above = "/".join(parts[:end])
+            if above in names:
+                raise UserError(f"{above.removeprefix('work/')!r} is a file and a folder", where="files")
+
+
+def _bytes(where: str, body: object) -> bytes:
+    """Return the content of a file or of the input; raises a `UserError` for what is neither text nor bytes."""
     if isinstance(body, str):
         return body.encode("utf-8", "surrogatepass")
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
-    raise UserError(f"its content is {type(body).__name__}", where=f"files[{name!r}]"[:200], expected="text or bytes")
+    raise UserError(f"it is {type(body).__name__}", where=where[:200], expected="text or bytes")
 
 
-def _arguments(argv: Sequence[object]) -> list[str]:
+def _arguments(argv: object) -> list[str]:
     """Return a command's arguments; raises a `UserError` for what is not a command."""
+    if not isinstance(argv, list | tuple):
+        raise UserError(f"{argv!r}"[:200], where="code_or_argv", expected="Python code, or a list of strings")
     arguments = [str(part) for part in argv if isinstance(part, str | os.PathLike)]
     if not arguments or len(arguments) != len(argv) or not arguments[0]:
         raise UserError(f"{argv!r}"[:200], where="code_or_argv", expected="Python code, or a list of strings")

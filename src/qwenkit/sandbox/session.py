@@ -9,11 +9,13 @@ import marshal
 import os
 import select
 import selectors
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from qwenkit.errors import UserError
 
@@ -22,7 +24,7 @@ GRACE = 15.0
 must have come, by then."""
 DRAIN = 1 << 20
 """Bytes of output that are read beyond its limit before the program is ended, so that its end can be shown."""
-_CHUNK = 1 << 16
+_CHUNK, _HEAD = 1 << 16, 8
 
 
 class SandboxError(UserError):
@@ -121,19 +123,33 @@ class Session:
         if self.socket.fileno() < 0:
             return ""
         self.socket.close()
-        end = os.pidfd_open(self.process.pid)  # `wait` with a limit would sleep between looks
-        try:
-            if not select.select([end], [], [], GRACE)[0]:
-                self.process.kill()
-            self.process.wait()
-        finally:
-            os.close(end)
+        if self.process.poll() is None:
+            self._wait()
         stream = self.process.stderr
         assert stream is not None
         with stream, contextlib.suppress(OSError):
             os.set_blocking(stream.fileno(), False)
             return os.read(stream.fileno(), _CHUNK).decode("utf-8", "replace").strip()
         return ""
+
+
+    def _wait(self) -> None:
+        """Wait for the supervisor's end, and kill it where that does not come. (`Popen.wait` with a limit sleeps.)"""
+        end = os.pidfd_open(self.process.pid)
+        try:
+            if not select.select([end], [], [], GRACE)[0]:
+                for pid in [*_children(self.process.pid), self.process.pid]:  # bubblewrap's own child is the supervisor
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+        finally:
+            os.close(end)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    with contextlib.suppress(OSError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 class Talk:
@@ -232,7 +248,7 @@ class Talk:
 
 def parse(answer: bytes) -> Answer | None:
     """Return an answer (its length, then lines) as values; None where it is not complete or not one."""
-    parsed, at = Answer(), 8
+    parsed, at = Answer(), _HEAD
     try:
         while True:
             end = answer.index(b"\n", at)

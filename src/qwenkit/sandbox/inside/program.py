@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]  `signal` takes as long to import as all the rest
 import os
 import resource
 import sys
@@ -125,7 +125,7 @@ def _finish(code: int) -> int:
     import threading
 
     try:
-        threading._shutdown()
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
