@@ -9,6 +9,7 @@
 - `places.py`: what a program sees of the machine
 - `seccomp.py`: the system calls that it may make; `syscalls.tsv` has their numbers
 - `cgroup.py`: the kernel's own count of memory
+- `verdict.py`: one verdict for a program and its unit tests; `languages.py`: languages beside Python
 - `inside`: the supervisor and the child that becomes the program
 """
 
@@ -16,5 +17,8 @@ from qwenkit.sandbox.limits import Limits, Result, Status
 from qwenkit.sandbox.probe import Tier, choose, probe
 from qwenkit.sandbox.sandbox import Sandbox
 from qwenkit.sandbox.session import SandboxError
+from qwenkit.sandbox.verdict import Problem, Verdict, run_tests
 
-__all__ = ["Limits", "Result", "Sandbox", "SandboxError", "Status", "Tier", "choose", "probe"]
+__all__ = [
+    "Limits", "Problem", "Result", "Sandbox", "SandboxError", "Status", "Tier", "Verdict", "choose", "probe", "run_tests",
+]  # fmt: skip

@@ -72,7 +72,9 @@ def new_box(setup: Setup) -> str:
 
 def command(setup: Setup, limits: Limits, fd: int) -> list[str]:
     """Return the command that starts a supervisor, which talks over the socket `fd`."""
-    python = [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _BOOTSTRAP, str(fd), str(int(setup.mounted))]
+    options = ["-s", "-P", "-B"] if setup.warm else ["-I", "-S", "-B"]  # a warm one has packages to import
+    program = setup.python if setup.warm else os.path.realpath(sys.executable)
+    python = [program, *options, "-c", _BOOTSTRAP, str(fd), str(int(setup.mounted))]
     return [*_bubblewrap(setup, limits.disk_bytes + _SLACK), *python] if setup.mounted else python
 
 
@@ -127,7 +129,7 @@ def _bubblewrap(setup: Setup, size: int) -> list[str]:
     else:
         arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     return [*arguments, *_fixed_mounts(setup.python, setup.readable), "--size", str(size), "--tmpfs", BOX,
-            "--remount-ro", "/", "--chdir", "/", "--clearenv", "--"]  # fmt: skip
+            "--remount-ro", "/", "--chdir", "/", "--"]  # fmt: skip
 
 
 @functools.lru_cache(maxsize=32)
@@ -140,7 +142,8 @@ def _fixed_mounts(python: str, readable: tuple[str, ...]) -> tuple[str, ...]:
         elif os.path.isdir(path):
             arguments += ["--ro-bind", path, path]
     for path in (*places.SETTINGS, *places.java_settings()):
-        arguments += ["--ro-bind-try", path, path]
+        if os.path.exists(path):
+            arguments += [*_parents(path), "--ro-bind", path, path]
     visible = places.outermost([*places.python_places(python), *places.python_places(sys.executable), *readable])
     for path in visible:
         arguments += [*_parents(path), "--ro-bind", path, path]
@@ -177,7 +180,7 @@ def request(
         "argv": list(argv), "box": box, "folder": f"{box}/work", "timeout": timeout, "files": list(files),
         "environment": list({**places.environment(box, python), **setup.environment}.items()),
         "uid": uid, "mounted": setup.mounted, "warm": setup.warm, "imports": list(setup.imports),
-        "read_all": uid >= 0 and not setup.mounted and not _all_enterable(python),
+        "read_all": uid >= 0 and not setup.mounted and not _all_enterable(python, setup.readable),
         "count_tasks": uid < 0 and not setup.mounted, "rlimits": _rlimits(limits, setup), "cgroups": list(cgroups),
         "limits": {name: getattr(limits, name) for name in ("cpu_seconds", "memory_bytes", "processes", "files",
                                                             "disk_bytes")},
@@ -188,9 +191,9 @@ def request(
 
 
 @functools.lru_cache(maxsize=8)
-def _all_enterable(python: str) -> bool:
-    """Return whether any user can reach a Python and its packages."""
-    return all(map(places.enterable, [os.path.realpath(python), *places.python_places(python)]))
+def _all_enterable(python: str, readable: tuple[str, ...]) -> bool:
+    """Return whether any user can reach a Python, its packages, and what else may be read."""
+    return all(map(places.enterable, [os.path.realpath(python), *places.python_places(python), *readable]))
 
 
 def _readable(setup: Setup, box: str) -> list[str]:

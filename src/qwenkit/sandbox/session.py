@@ -27,6 +27,10 @@ DRAIN = 1 << 20
 _CHUNK, _HEAD = 1 << 16, 8
 
 
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""The environment of a supervisor."""
+
+
 class SandboxError(UserError):
     """The sandbox could not be set up or did not answer; the program was not run, or was ended."""
 
@@ -81,7 +85,7 @@ class Session:
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=True,
-                pass_fds=(child.fileno(), *pass_fds), cwd="/", env={"PATH": "/usr/bin:/bin"},
+                pass_fds=(child.fileno(), *pass_fds), cwd="/", env=_ENVIRONMENT,
             )  # fmt: skip
         except OSError as error:
             self.socket.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import _signal  # pyright: ignore[reportMissingImports]  `signal` takes as long to import as all the rest
 import os
 import resource
@@ -17,6 +18,14 @@ Request = dict  # what the host asks: see qwenkit/sandbox/launch.py, which makes
 
 NOT_STARTED = 127
 ERRORS_FD = 3
+
+
+def warm_up(names: tuple[str, ...]) -> None:
+    """Import modules that programs of a warm sandbox find imported, and those that end them."""
+    for name in ("atexit", "builtins", "io", "threading", "traceback", *names):
+        __import__(name)
+    gc.collect()
+    gc.freeze()
 
 
 def start(request: Request, files: tuple[int, int, int]) -> tuple[int, bytes]:
@@ -95,6 +104,8 @@ def _run_here(request: Request) -> NoReturn:
     os.environ.update(request["environment"])
     path = request["argv"][-1]
     sys.argv[:], sys.path[0:0] = [path], [request["folder"]]
+    _open_streams()
+    _draw_anew()
     module = type(sys)("__main__")
     module.__dict__.update(__file__=path, __builtins__=builtins)
     sys.modules["__main__"] = module
@@ -107,8 +118,28 @@ def _run_here(request: Request) -> NoReturn:
         code = _exit_code(end.code)
     except BaseException as error:
         code = 1
-        traceback.print_exception(type(error), error, error.__traceback__.tb_next if error.__traceback__ else None)
+        place = error.__traceback__.tb_next if error.__traceback__ else None  # without this function
+        traceback.print_exception(type(error), error, place)
     os._exit(_finish(code))
+
+
+def _open_streams() -> None:
+    """Open standard input, output and error as a fresh Python has them, without buffers for what is written."""
+    import io
+
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+    for fd, name, errors in ((1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
+        raw = io.FileIO(fd, "w", closefd=False)
+        stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)  # pyright: ignore[reportArgumentType]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _draw_anew() -> None:
+    """Seed numpy's global generator: all children would else draw the same numbers. (`random` does so itself.)"""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4), "big"))
 
 
 def _exit_code(value: object) -> int:

@@ -35,9 +35,10 @@ def main(fd: int, namespaced: bool) -> None:
     tree = Tree(namespaced, not namespaced and _keep_signals_in())
     first = True
     while request := _receive(connection):
-        for name in request["imports"] if first else ():
-            __import__(name)
-        first = False
+        if first:
+            first = False
+            if request["warm"]:
+                program.warm_up(request["imports"])
         if not Supervisor(connection, tree, request).serve():
             break
 
