@@ -135,7 +135,7 @@ def left() -> list[str]:
     """Return what the sandbox has left behind: processes of this one's, folders, cgroups."""
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     strangers = [str(path) for path in Path("/proc").glob("[0-9]*") if _owner(path) >= 1_900_000_000]
-    folders = [str(path) for path in Path(tempfile.gettempdir()).glob("qwenkit-sandbox-*")]
+    folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"qwenkit-sandbox-{os.getpid()}-*")]
     groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/qwenkit-sandbox-{os.getpid()}-*")]
     return own + strangers + folders + groups
 

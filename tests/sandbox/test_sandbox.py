@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,6 +240,7 @@ def test_a_supervisor_that_dies_meanwhile_is_a_named_error(backend: Any) -> None
 
         with pytest.raises(SandboxError, match="the sandbox did not answer"):
             kill()
+        assert not list(Path(tempfile.gettempdir()).glob(f"qwenkit-sandbox-{os.getpid()}-*"))
         assert box.run("print(1)").stdout == "1\n"
 
 

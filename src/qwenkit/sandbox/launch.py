@@ -67,7 +67,7 @@ class Setup:
 
 def new_box(setup: Setup) -> str:
     """Return the path of a new program's folder."""
-    return BOX if setup.mounted else f"{tempfile.gettempdir()}/qwenkit-sandbox-{secrets.token_hex(8)}"
+    return BOX if setup.mounted else f"{tempfile.gettempdir()}/qwenkit-sandbox-{os.getpid()}-{secrets.token_hex(8)}"
 
 
 def command(setup: Setup, limits: Limits, fd: int) -> list[str]:

@@ -6,12 +6,15 @@ second could meet. It is started anew where anything at all went wrong, and afte
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from qwenkit.sandbox import launch
 from qwenkit.sandbox.cgroup import memory_group
+from qwenkit.sandbox.inside import folder
 from qwenkit.sandbox.limits import Limits
 from qwenkit.sandbox.session import GRACE, Answer, SandboxError, Session, Talk, parse
 
@@ -52,6 +55,7 @@ class Worker:
         answer = parse(bytes(talk.answer))
         if answer is None:
             errors = self.end()
+            _clear(asked)
             what = "did not end in time" if talk.late else "did not answer"
             raise SandboxError(f"the sandbox {what}" + (f": {errors[-1000:]}" if errors else ""))
         if answer.failed and not answer.failed.startswith("exec "):
@@ -76,6 +80,20 @@ class Worker:
         group, self.group = self.group, None
         if group:
             group.close()
+
+
+def _clear(asked: Mapping[str, object]) -> None:
+    """Remove what a program has left whose supervisor did not end: its folder, and under root its user's processes.
+    (In a namespace both end with it.)"""
+    box, uid = asked["box"], asked["uid"]
+    if asked["mounted"] or not isinstance(box, str) or not isinstance(uid, int):
+        return
+    if uid >= 0:
+        command = ["/bin/sh", "-c", "kill -9 -1"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(command, user=uid, group=uid, extra_groups=[], cwd="/", timeout=GRACE, capture_output=True)
+    with contextlib.suppress(OSError):
+        folder.remove(box)
 
 
 class Workers:

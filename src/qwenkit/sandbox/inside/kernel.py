@@ -31,10 +31,10 @@ WRITE = (
 _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1, 2
 _NET_BIND_TCP, _NET_CONNECT_TCP = 1, 2
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_SECCOMP = 1, 4, 8, 22
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_SECUREBITS = 1, 4, 22, 28
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 36, 38, 47, 2
 _SECCOMP_MODE_FILTER = 2
-CAP_DAC_READ_SEARCH = 2
+CAP_DAC_READ_SEARCH, _NO_SETUID_FIXUP = 2, 1 << 2
 SIGKILL = 9
 
 
@@ -151,7 +151,8 @@ def become(uid: int, read_all: bool) -> None:
 
     With `read_all` the user keeps one capability, to pass folders whose owner alone may enter them: Python may lie in
     one. Landlock still says which files can be opened."""
-    prctl(PR_SET_KEEPCAPS, 1 if read_all else 0)
+    if read_all:  # so that access(2) judges by the capability too, as open(2) does
+        prctl(PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
