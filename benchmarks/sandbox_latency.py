@@ -2,10 +2,11 @@
 
     python benchmarks/sandbox_latency.py --runs 200
 
-All are asked in turn, so that a busy moment meets all of them. `nanochat's way` is a child with an address space of 256 MB
-and an emptied environment, which isolates nothing. `cold` starts a sandbox for one program and ends it. Milliseconds above
-the bare one: the median of one less the median of the other, and so for the 99th percentile. The last line is the lowest
-of aim over time: 60 ms for fresh Python, 30 ms in the tier without namespaces; 1.00 or more is the aim."""
+All are asked in turn, so that a busy moment meets all of them. `nanochat's way` is a child with an address space of
+256 MB and an emptied environment, which isolates nothing. `cold` starts a sandbox for one program and ends it.
+Milliseconds above the bare one: the median of one less the median of the other, and so for the 99th percentile. The
+last line is the lowest of aim over time: 60 ms for fresh Python, 30 ms in the tier without namespaces; 1.00 or more is
+the aim."""
 
 from __future__ import annotations
 

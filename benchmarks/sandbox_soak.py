@@ -2,8 +2,8 @@
 
     python benchmarks/sandbox_soak.py --runs 10000
 
-Ends with code 1 where a process, a folder, a descriptor or a cgroup is left, or the memory of this process grows by more
-than 20 MB after the first tenth of the runs."""
+Ends with code 1 where a process, a folder, a descriptor or a cgroup is left, or the memory of this process grows by
+more than 20 MB after the first tenth of the runs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What the programs of `escapes` share; it is put beside each of them in the sandbox.
 
-A program says `refused` for what was refused and `ESCAPED` for what was not. `host` tells it what there is to be reached
-outside: the file `canary` (its content is `secret`), `folder`, sockets, and the processes `victim` and `runner`."""
+A program says `refused` for what was refused and `ESCAPED` for what was not. `host` tells it what there is to be
+reached outside: the file `canary` (its content is `secret`), `folder`, sockets, and the processes `victim` and
+`runner`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The escape suite: programs that try to get out, or to take more than they may, in each tier that works here, run by
-root and by an ordinary user. A program that is not refused says `ESCAPED`; one that could not be run at all says nothing,
-and fails as well."""
+root and by an ordinary user. A program that is not refused says `ESCAPED`; one that could not be run at all says
+nothing, and fails as well."""
 
 from __future__ import annotations
 

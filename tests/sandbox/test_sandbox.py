@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def test_code_runs_and_its_output_comes_back(box: Sandbox) -> None:
 
 
 def test_a_command_runs(box: Sandbox) -> None:
-    result = box.run(["sh", "-c", "cat; echo \"$0 $1\" >&2", "name", "$HOME\n"], stdin="über")
+    result = box.run(["sh", "-c", 'cat; echo "$0 $1" >&2', "name", "$HOME\n"], stdin="über")
     assert (result.status, result.stdout, result.stderr) == ("ok", "über", "name $HOME\n\n")
 
 
@@ -147,7 +149,7 @@ def test_ten_megabytes_of_code(backend: Any) -> None:
     with Sandbox(Limits(), backend) as box:
         code = "#" + "x" * (10 << 20) + "\nprint('here')"
         assert box.run(code).stdout == "here\n"
-    with Sandbox(SMALL, backend) as box, pytest.raises(UserError, match="raise Limits.disk_bytes"):
+    with Sandbox(SMALL, backend) as box, pytest.raises(UserError, match=r"raise Limits\.disk_bytes"):
         box.run(code)
 
 
@@ -186,7 +188,8 @@ def test_a_command_that_is_not_there(box: Sandbox) -> None:
         (dict(stdin=5), "stdin: it is int\n  expected: text or bytes"),
         (
             dict(code_or_argv=["a", "x" * 200_000]),
-            "code_or_argv: the arguments are too long\n  expected: 100,000 characters at most\n  hint: give it as a file",
+            "code_or_argv: the arguments are too long\n  expected: 100,000 characters at most\n"
+            "  hint: give it as a file",
         ),
     ],
 )
@@ -270,3 +273,63 @@ def test_further_folders_and_variables(backend: Any, tmp_path: Path) -> None:
 def test_its_python_is_this_one(box: Sandbox) -> None:
     result = box.run("import sys; print(sys.prefix, sys.version_info[:3])")
     assert result.stdout == f"{sys.prefix} {sys.version_info[:3]}\n"
+
+
+def test_a_copy_of_the_process_has_supervisors_of_its_own(box: Sandbox) -> None:
+    box.run("pass")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if box.run("print(1)").stdout == "1\n" and not box._workers.close() else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert box.run("print(2)").stdout == "2\n"
+
+
+def test_an_interrupt_ends_the_program(backend: Any) -> None:
+    code = (
+        "import signal, sys, threading, os\nfrom qwenkit.sandbox import Sandbox\n"
+        f"box = Sandbox(backend={backend!r})\nbox.run('pass')\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n  box.run('import time; time.sleep(30)', timeout=60)\n"
+        "except KeyboardInterrupt:\n  print('interrupted')\n"
+        "print(box.run('print(1)').stdout)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout.split() == ["interrupted", "1"], done.stderr
+
+
+def test_a_host_that_is_killed_leaves_nothing(backend: Any) -> None:
+    code = (
+        "import os, sys\nfrom qwenkit.sandbox import Sandbox\n"
+        f"box = Sandbox(backend={backend!r})\nprint(os.getpid(), flush=True)\n"
+        "code = 'import os, time\\nfor _ in range(3):\\n  if os.fork() == 0: os.setsid()\\ntime.sleep(55.5)'\n"
+        "box.run(code, timeout=60)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert host.stdout and host.stdout.readline()
+    pids: list[int] = []
+    for _ in range(100):
+        pids = descendants(host.pid)
+        if len(pids) > 5:
+            break
+        time.sleep(0.1)
+    host.kill()
+    host.wait()
+    for _ in range(100):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            break
+        time.sleep(0.1)
+    assert pids and not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not list(Path(tempfile.gettempdir()).glob(f"qwenkit-sandbox-{host.pid}-*"))
+    host.stdout.close()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return a process's children and theirs."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    children = [int(word) for word in text.split()]
+    return children + [below for child in children for below in descendants(child)]

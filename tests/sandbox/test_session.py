@@ -51,7 +51,8 @@ def test_an_answer() -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"end", b"result\nend\n", b"result x - 1 1\nend\n", b"file 3 99999\nabc\nend\n", b"file -1 5\nabcend\n",
-     b"file 1\nend\n", b"unknown\nend\n", b"result 0 - nan\n", b"\xff\xfe\nend\n", b"file 99999999999999999999 1\nend\n"],
+     b"file 1\nend\n", b"unknown\nend\n", b"result 0 - nan\n", b"\xff\xfe\nend\n",
+     b"file 99999999999999999999 1\nend\n"],
 )  # fmt: skip
 def test_what_is_not_an_answer(text: bytes) -> None:
     assert parse(HEAD + text) is None

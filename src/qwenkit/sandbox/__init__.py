@@ -20,5 +20,6 @@ from qwenkit.sandbox.session import SandboxError
 from qwenkit.sandbox.verdict import Problem, Verdict, run_tests
 
 __all__ = [
-    "Limits", "Problem", "Result", "Sandbox", "SandboxError", "Status", "Tier", "Verdict", "choose", "probe", "run_tests",
+    "Limits", "Problem", "Result", "Sandbox", "SandboxError", "Status", "Tier", "Verdict", "choose", "probe",
+    "run_tests",
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """How a sandbox is started: bubblewrap's arguments, or none; and the request that its supervisor is sent.
 
-Two tiers. `bwrap`: namespaces for processes, mounts, network, IPC and host name, made by bubblewrap; in them Landlock where
-the kernel has it, and seccomp. `landlock`: no namespaces; Landlock, seccomp, and limits of resources. Where this process
-is root, the program runs as a user whose number nobody else has; else as this user, in `bwrap` within a user namespace."""
+Two tiers. `bwrap`: namespaces for processes, mounts, network, IPC and host name, made by bubblewrap; in them Landlock
+where the kernel has it, and seccomp. `landlock`: no namespaces; Landlock, seccomp, and limits of resources. Where this
+process is root, the program runs as a user whose number nobody else has; else as this user, in `bwrap` within a user
+namespace."""
 
 from __future__ import annotations
 
@@ -95,8 +96,8 @@ for name, code in marshal.loads(receive(int.from_bytes(receive(8), "big"))):
     exec(code, module.__dict__)
 module.main(connection.detach(), sys.argv[2] == "1")
 """
-"""What the supervisor's Python is started with. Its modules come over the socket, compiled: no file of this package needs
-to be within reach of a sandbox, and nothing is compiled at its start."""
+"""What the supervisor's Python is started with. Its modules come over the socket, compiled: no file of this package
+needs to be within reach of a sandbox, and nothing is compiled at its start."""
 _MODULES = ("", ".kernel", ".folder", ".watch", ".program", ".supervisor")
 
 

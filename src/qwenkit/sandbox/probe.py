@@ -1,4 +1,4 @@
-"""Which tier works here, found out by a child that tries what a sandbox must refuse, and not by asking for a version."""
+"""Which tier works here, found out by a child that tries what must be refused, and not by asking for a version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox: a program is run in it, in a fresh process, within limits, and nothing of the machine is within its reach.
+"""The sandbox: a program is run in it, in a fresh process, within limits, and nothing of the machine is in its reach.
 
     with Sandbox(Limits(cpu_seconds=5)) as box:
         result = box.run("print(2 ** 10)", timeout=10)

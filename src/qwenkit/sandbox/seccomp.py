@@ -1,8 +1,8 @@
 """The system calls that a program in a sandbox may make: an allow list, as a BPF program of seccomp(2).
 
-`syscalls.tsv` has the numbers of every call that is named here, for x86_64 and aarch64. A call that no rule allows fails
-with EPERM; one that the kernel has learnt since fails with ENOSYS, at which libraries take an older one. A program of
-another architecture (32 bits, x32) is killed at its first call.
+`syscalls.tsv` has the numbers of every call that is named here, for x86_64 and aarch64. A call that no rule allows
+fails with EPERM; one that the kernel has learnt since fails with ENOSYS, at which libraries take an older one. A
+program of another architecture (32 bits, x32) is killed at its first call.
 
 libseccomp would write the same filter. It is a C library that not every machine has, and here it would save these few
 lines alone."""
@@ -27,8 +27,8 @@ _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 _X32 = 0x40000000
 
 METADATA = frozenset("chmod fchmod fchmodat chown fchown lchown fchownat utime utimes utimensat futimesat".split())
-"""Calls that change modes, owners and times of files. Landlock does not judge them: where the user owns files beyond the
-sandbox, they are left out."""
+"""Calls that change modes, owners and times of files. Landlock does not judge them: where the user owns files beyond
+the sandbox, they are left out."""
 
 SERVING = frozenset("socket bind listen accept accept4".split())
 """Calls of a server on a socket in the file system."""

@@ -1,4 +1,4 @@
-"""The host's side of the conversation with a supervisor: its start, a request, the program's output, the answer, its end.
+"""The host's side of the conversation with a supervisor: its start, a request, the outputs, the answer, its end.
 
 Every wait has a limit, and what comes back is bounded, whatever the other side does."""
 
@@ -85,7 +85,7 @@ class Session:
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, close_fds=True,
-                pass_fds=(child.fileno(), *pass_fds), cwd="/", env=_ENVIRONMENT,
+                pass_fds=(child.fileno(), *pass_fds), cwd="/", env=_ENVIRONMENT, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             self.socket.close()
@@ -135,7 +135,6 @@ class Session:
             os.set_blocking(stream.fileno(), False)
             return os.read(stream.fileno(), _CHUNK).decode("utf-8", "replace").strip()
         return ""
-
 
     def _wait(self) -> None:
         """Wait for the supervisor's end, and kill it where that does not come. (`Popen.wait` with a limit sleeps.)"""

@@ -2,10 +2,10 @@
 
     run_tests(Problem(tests="assert add(1, 2) == 3"), "def add(a, b): return a + b").passed
 
-A program passes when its tests have run to their end, and not when it ends with code 0 before them: after the last test a
-word is written that the program was not told. A program in Python runs in the same interpreter as its tests, so one that
-digs in the interpreter's frames can find the word; the tests are as safe from it as unit tests can be, and the host is
-safe from it altogether."""
+A program passes when its tests have run to their end, and not when it ends with code 0 before them: after the last
+test a word is written that the program was not told. A program in Python runs in the same interpreter as its tests, so
+one that digs in the interpreter's frames can find the word; the tests are as safe from it as unit tests can be, and the
+host is safe from it altogether."""
 
 from __future__ import annotations
 

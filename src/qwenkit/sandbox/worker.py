@@ -103,6 +103,7 @@ class Workers:
         """Start none yet."""
         self.setup, self.limits = setup, limits
         self._idle: list[Worker] = []
+        self._process = os.getpid()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -121,6 +122,8 @@ class Workers:
 
     def _idle_one(self) -> Worker | None:
         """Return a supervisor that waits; None where none does."""
+        if self._process != os.getpid():  # a copy of the process: the supervisors are the other one's
+            self._idle, self._lock, self._process = [], threading.Lock(), os.getpid()
         while True:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]  (`signal` takes as long to import as all the rest)
 import gc
-import _signal  # pyright: ignore[reportMissingImports]  `signal` takes as long to import as all the rest
 import os
 import resource
 import sys
@@ -127,7 +127,7 @@ def _open_streams() -> None:
     """Open standard input, output and error as a fresh Python has them, without buffers for what is written."""
     import io
 
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     for fd, name, errors in ((1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
         raw = io.FileIO(fd, "w", closefd=False)
         stream = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)  # pyright: ignore[reportArgumentType]

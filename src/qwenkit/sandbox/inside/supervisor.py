@@ -1,12 +1,13 @@
 """The process that obeys the host: it makes the box, starts a program in it, watches its limits, ends it and all its
 children, and sends back what it left.
 
-It talks over one socket. A request is a length and a `marshal`ed table, then the bytes of the files; the host is trusted.
-The answer is a length and lines of text, with the bytes of files between them: the host trusts this side less. While a program runs,
-a byte from the host ends it, as does the socket's end: a host that dies leaves nothing behind."""
+It talks over one socket. A request is a length and a `marshal`ed table, then the bytes of the files; the host is
+trusted. The answer is a length and lines of text, with the bytes of files between them: the host trusts this side less.
+While a program runs, a byte from the host ends it, as does the socket's end: a host that dies leaves nothing behind."""
 
 from __future__ import annotations
 
+import _signal  # pyright: ignore[reportMissingImports]  (`signal` takes as long to import as all the rest)
 import _socket
 import marshal
 import os
@@ -29,6 +30,9 @@ def main(fd: int, namespaced: bool) -> None:
     connection = _socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    _signal.signal(
+        _signal.SIGINT, _signal.SIG_IGN
+    )  # no handler: the first process of a namespace is then not signalled
     if not namespaced:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         _raise_descriptors()
@@ -182,7 +186,7 @@ class Supervisor:
             os.close(fd)
 
     def _watch(self, pid: int, deadline: float, before: float) -> int:
-        """Return the program's exit code (minus a signal's number) once it has ended, or has to: then `cause` is set."""
+        """Return the program's exit code (minus a signal's number) once it has ended, or must: then `cause` is set."""
         end = os.pidfd_open(pid)
         try:
             while True:
