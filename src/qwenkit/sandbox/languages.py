@@ -23,18 +23,23 @@ class Language:
     """The file that the program is written to."""
     command: str
     """The shell's command that compiles and runs it; `{program}` is the compiler's path."""
+    prelude: str = ""
+    """Code before it."""
 
 
 LANGUAGES = {
     language.name: language
     for language in (
         Language("python", "python", "main.py", ""),
-        Language("javascript", "node", "main.js", "exec {program} main.js"),
+        Language("javascript", "node", "main.js", "exec {program} main.js",
+                 "console.assert = require('assert').ok;"),  # its own only writes a line
         Language("java", "javac", "Main.java",
                  "{program} -J-XX:+UseSerialGC -J-XX:TieredStopAtLevel=1 -J-Xshare:auto -nowarn -d . Main.java && "
                  "exec java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto -Xss16m -cp . Main"),
         Language("cpp", "g++", "main.cpp", "{program} -O1 -std=c++17 -o main main.cpp && exec ./main"),
-        Language("rust", "rustc", "main.rs", "{program} -C opt-level=1 -o main main.rs && exec ./main"),
+        Language("rust", "rustc", "main.rs",
+                 "if grep -q '^ *#.test.' main.rs; then tests=--test; fi; "
+                 "{program} -A warnings -C opt-level=1 $tests -o main main.rs && exec ./main"),
         Language("go", "go", "main.go", "GOFLAGS=-mod=mod GOCACHE=$TMPDIR GO111MODULE=off exec {program} run main.go"),
     )
 }  # fmt: skip

@@ -130,7 +130,9 @@ def _run(language: str, program: str, stdin: str, box: Sandbox, timeout: float) 
         return box.run(program, stdin=stdin, timeout=timeout)
     chosen = LANGUAGES[language]
     command = chosen.command.format(program=tools[0])
-    return box.run(["sh", "-c", command], stdin=stdin, files={chosen.source: program}, timeout=timeout)
+    return box.run(
+        ["sh", "-c", command], stdin=stdin, files={chosen.source: f"{chosen.prelude}{program}"}, timeout=timeout
+    )
 
 
 def _lines(text: str) -> list[str]:
