@@ -69,7 +69,7 @@ def programs(data: Path, language: str) -> Iterator[tuple[str, str, str, bool]]:
 def judge(language: str, items: list[tuple[str, str, str, bool]]) -> list[tuple[str, str]]:
     """Return (name, why) of the programs whose verdict is not the expected one."""
     tools = compiler(language) if language != "python" else None
-    limits = Limits(cpu_seconds=60, memory_bytes=2 << 30, processes=128)
+    limits = Limits(cpu_seconds=60 if tools else 15, memory_bytes=2 << 30, processes=128)
     with Sandbox(limits, readable=tools[1] if tools else (), imports=[] if language == "python" else None) as box:
         with ThreadPoolExecutor(2) as pool:
             verdicts = list(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -333,3 +334,47 @@ def descendants(pid: int) -> list[int]:
         return []
     children = [int(word) for word in text.split()]
     return children + [below for child in children for below in descendants(child)]
+
+
+def test_a_program_is_stopped_from_outside(box: Sandbox) -> None:
+    running = box.start("import time; print('here'); time.sleep(60)", timeout=80)
+    threading.Timer(0.5, running.stop).start()
+    result = running.result()
+    assert (result.status, result.returncode, result.seconds < 30) == ("killed", -9, True)
+    early = box.start("import time; time.sleep(60)", timeout=80)
+    early.stop()
+    assert early.result().status == "killed"
+    assert box.run("print(1)").stdout == "1\n"
+
+
+def test_a_folder_is_shared_and_served_in(backend: Any) -> None:
+    server = (
+        "import os, socket, sys\nserver = socket.socket(socket.AF_UNIX)\nserver.bind(sys.argv[1])\nserver.listen()\n"
+        "os.chmod(sys.argv[1], 0o777) if len(sys.argv) > 2 else None\n"
+        "peer = server.accept()[0]\npeer.sendall(peer.recv(100)[::-1])\npeer.close()\n"
+        "for family in (socket.AF_INET, socket.AF_NETLINK):\n"
+        "  try: socket.socket(family, 3 if family != socket.AF_INET else 1); print('ESCAPED')\n"
+        "  except OSError: pass\n"
+        "try: socket.socket(socket.AF_UNIX).bind('\\0abstract'); print('ESCAPED' if len(sys.argv) > 3 else '')\n"
+        "except OSError: pass\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="qwenkit-shared-") as folder:
+        with Sandbox(SMALL, backend, shared=folder) as box, ThreadPoolExecutor(1) as pool:
+            path = f"{folder}/s"
+            argv = [box.setup.python, "-c", server, path]
+            future = pool.submit(box.start(argv, timeout=30).result)
+            for _ in range(200):
+                if os.path.exists(path):
+                    break
+                time.sleep(0.05)
+            with socket.socket(socket.AF_UNIX) as client:
+                for _ in range(100):
+                    try:
+                        client.connect(path)
+                        break
+                    except ConnectionRefusedError:  # it is bound, and does not listen yet
+                        time.sleep(0.05)
+                client.sendall(b"abc")
+                assert client.recv(100) == b"cba"
+            result = future.result()
+        assert (result.status, result.stdout.strip()) == ("ok", ""), result.stderr

@@ -15,11 +15,11 @@
 
 from qwenkit.sandbox.limits import Limits, Result, Status
 from qwenkit.sandbox.probe import Tier, choose, probe
-from qwenkit.sandbox.sandbox import Sandbox
+from qwenkit.sandbox.sandbox import Running, Sandbox
 from qwenkit.sandbox.session import SandboxError
 from qwenkit.sandbox.verdict import Problem, Verdict, run_tests
 
 __all__ = [
-    "Limits", "Problem", "Result", "Sandbox", "SandboxError", "Status", "Tier", "Verdict", "choose", "probe",
+    "Limits", "Problem", "Result", "Running", "Sandbox", "SandboxError", "Status", "Tier", "Verdict", "choose", "probe",
     "run_tests",
 ]  # fmt: skip

@@ -52,8 +52,8 @@ class Setup:
     imports: tuple[str, ...] = ()
     """Modules that a warm sandbox imports once."""
     warm: bool = False
-    sockets: bool = False
-    """Whether the program may serve on sockets in its folder."""
+    shared: str = ""
+    """A folder of the host that programs may write to, and serve on sockets in; "" for none."""
 
     @property
     def mounted(self) -> bool:
@@ -129,8 +129,10 @@ def _bubblewrap(setup: Setup, size: int) -> list[str]:
             arguments += ["--cap-add", f"CAP_{name}"]
     else:
         arguments += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
-    return [*arguments, *_fixed_mounts(setup.python, setup.readable), "--size", str(size), "--tmpfs", BOX,
-            "--remount-ro", "/", "--chdir", "/", "--"]  # fmt: skip
+    shared = (setup.shared,) if setup.shared else ()
+    arguments += _fixed_mounts(setup.python, setup.readable + shared)
+    arguments += [part for path in shared for part in ("--bind", path, path)]
+    return [*arguments, "--size", str(size), "--tmpfs", BOX, "--remount-ro", "/", "--chdir", "/", "--"]
 
 
 @functools.lru_cache(maxsize=32)
@@ -186,8 +188,8 @@ def request(
         "limits": {name: getattr(limits, name) for name in ("cpu_seconds", "memory_bytes", "processes", "files",
                                                             "disk_bytes")},
         "landlock": setup.abi, "devices": list(places.DEVICES), "readable": _readable(setup, box),
-        "writable": [f"{box}/work", f"{box}/tmp"],
-        "filter": seccomp.program(setup.mounted or uid >= 0, setup.sockets, setup.sockets and setup.mounted),
+        "writable": [f"{box}/work", f"{box}/tmp", *([setup.shared] if setup.shared else [])], "shared": setup.shared,
+        "filter": seccomp.program(setup.mounted or uid >= 0, bool(setup.shared), bool(setup.shared) and setup.mounted),
     }  # fmt: skip
 
 

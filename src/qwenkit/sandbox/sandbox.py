@@ -18,7 +18,7 @@ from qwenkit.sandbox import launch
 from qwenkit.sandbox.limits import Limits, Result, Status, check_timeout
 from qwenkit.sandbox.probe import Tier, choose
 from qwenkit.sandbox.session import Answer, Talk
-from qwenkit.sandbox.worker import Workers
+from qwenkit.sandbox.worker import Worker, Workers
 
 Program = str | bytes | Sequence[str]
 """Python code, or a command with its arguments."""
@@ -45,12 +45,15 @@ class Sandbox:
         readable: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         imports: Sequence[str] | None = None,
+        shared: str = "",
     ) -> None:
         """Find out which tier works here, by a child that tries to get out; raises a `UserError` where none does.
 
         `python` runs code (this process's own by default), `readable` are further folders that programs may read,
         `environment` is added to theirs. With `imports` (which may be empty) the sandbox is warm: code runs in a copy
-        of a process that has imported these modules already, which takes a few milliseconds; commands run as ever."""
+        of a process that has imported these modules already, which takes a few milliseconds; commands run as ever.
+        `shared` is a folder of the host, of this sandbox alone, that programs may write to and serve on sockets in: its
+        size is not limited, and its owner becomes the program's user where this process is root."""
         self.limits = limits or Limits()
         if not isinstance(self.limits, Limits):
             raise UserError(f"{self.limits!r}"[:200], where="limits", expected="a Limits(...)")
@@ -58,6 +61,7 @@ class Sandbox:
         self.setup = launch.Setup(
             self.tier.backend, self.tier.landlock, _python(python), tuple(map(os.path.realpath, readable)),
             dict(environment or {}), tuple(imports or ()), imports is not None,
+            os.path.realpath(shared) if shared else "",
         )  # fmt: skip
         if imports is not None and python is not None:
             raise UserError("a warm sandbox runs this process's own Python", where="python", expected="no `python`")
@@ -87,16 +91,20 @@ class Sandbox:
 
         The program starts in an empty folder with these `files` (by relative path). Raises a `UserError` for what
         cannot be run at all; a program that fails in whatever way is a result."""
+        return self.start(code_or_argv, stdin, files, timeout).result()
+
+    def start(
+        self, code_or_argv: Program, stdin: str | bytes = b"", files: Files | None = None, timeout: float = 10.0
+    ) -> Running:
+        """Start what `run` runs, and return it while it runs: its result is waited for, or it is stopped."""
         seconds = check_timeout(timeout)
         box = launch.new_box(self.setup)
         argv, content = self._program(code_or_argv, files or {}, box)
         data = _bytes("stdin", stdin)
-        with self._workers.one() as worker:
-            asked = launch.request(self.setup, self.limits, box, argv, seconds,
-                                   [(name, len(body)) for name, body in content], worker.cgroups)  # fmt: skip
-            asked["warm"] = self.setup.warm and isinstance(code_or_argv, str | bytes)
-            talk, answer, out_of_memory = worker.run(asked, [body for _, body in content], data, seconds)
-        return self._result(argv[0], answer, talk, out_of_memory)
+        asked = launch.request(self.setup, self.limits, box, argv, seconds,
+                               [(name, len(body)) for name, body in content], [])  # fmt: skip
+        asked["warm"] = self.setup.warm and isinstance(code_or_argv, str | bytes)
+        return Running(self, argv[0], asked, [body for _, body in content], data, seconds)
 
     def _program(self, program: Program, files: Files, box: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         """Return the command of a program and the files of its box; raises a `UserError` for what is none."""
@@ -121,17 +129,51 @@ class Sandbox:
             raise UserError(f"{len(content):,} files", where="files", expected=f"at most {self.limits.files:,}",
                             hint="raise Limits.files")  # fmt: skip
 
-    def _result(self, program: str, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
-        """Return the result of a program that was run."""
-        (stdout, out_omitted), (stderr, err_omitted) = (stream.value() for stream in talk.outputs)
-        if answer.failed:
-            return _not_begun(program, answer)
-        counts = {"stdout": out_omitted, "stderr": err_omitted, "files": answer.omitted}
-        return Result(
-            _status(answer, stderr, bool(out_omitted or err_omitted), out_of_memory), answer.code,
-            stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), answer.seconds, answer.cpu_seconds,
-            answer.files, {name: count for name, count in counts.items() if count},
-        )  # fmt: skip
+
+class Running:
+    """A program that runs, or is about to: its supervisor is talked to by whoever asks for its result first."""
+
+    def __init__(
+        self, sandbox: Sandbox, program: str, asked: dict[str, object], content: list[bytes], stdin: bytes,
+        seconds: float,
+    ) -> None:  # fmt: skip
+        """Keep what the supervisor is asked; `program` is the name of the command."""
+        self._sandbox, self._program, self._asked = sandbox, program, asked
+        self._content, self._stdin, self._seconds = content, stdin, seconds
+        self._worker: Worker | None = None
+        self._stopped = False
+
+    def result(self) -> Result:
+        """Run the program to its end and return what came of it. Call it in a thread to do something meanwhile."""
+        with self._sandbox._workers.one() as worker:
+            self._asked["cgroups"] = worker.cgroups
+            self._worker = worker
+            try:
+                talk, answer, out_of_memory = worker.run(self._asked, self._content, self._stdin, self._seconds,
+                                                         lambda: self._stopped)  # fmt: skip
+            finally:
+                self._worker = None
+        return _result(self._program, answer, talk, out_of_memory)
+
+    def stop(self) -> None:
+        """End the program, whose status is then `killed`; one that has not begun is ended at its beginning."""
+        self._stopped = True
+        worker = self._worker
+        if worker is not None:
+            worker.stop()
+
+
+def _result(program: str, answer: Answer, talk: Talk, out_of_memory: bool) -> Result:
+    """Return the result of a program that was run."""
+    (stdout, out_omitted), (stderr, err_omitted) = (stream.value() for stream in talk.outputs)
+    if answer.failed:
+        return _not_begun(program, answer)
+    counts = {"stdout": out_omitted, "stderr": err_omitted, "files": answer.omitted}
+    return Result(
+        _status(answer, stderr, bool(out_omitted or err_omitted), out_of_memory), answer.code,
+        stdout.decode("utf-8", "replace"), stderr.decode("utf-8", "replace"), answer.seconds, answer.cpu_seconds,
+        answer.files, {name: count for name, count in counts.items() if count},
+    )  # fmt: skip
 
 
 def _not_begun(program: str, answer: Answer) -> Result:

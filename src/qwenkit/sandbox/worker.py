@@ -10,7 +10,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from qwenkit.sandbox import launch
 from qwenkit.sandbox.cgroup import memory_group
@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, setup: launch.Setup, limits: Limits) -> None:
         """Start it; raises a `SandboxError` where that fails."""
-        self.limits, self.runs, self.intact = limits, 0, True
+        self.limits, self.runs, self.intact, self.stopped = limits, 0, True, False
         # what lies in the box is memory too; the supervisor holds the program itself to its own limit
         self.group = memory_group(limits.memory_bytes + limits.disk_bytes)
         self.cgroups = [self.group.fd] if self.group else []
@@ -42,15 +42,17 @@ class Worker:
             raise
 
     def run(
-        self, asked: Mapping[str, object], content: Sequence[bytes], stdin: bytes, seconds: float
-    ) -> tuple[Talk, Answer, bool]:
-        """Let the supervisor run a program; return its outputs, its answer, and whether memory ran out.
+        self, asked: Mapping[str, object], content: Sequence[bytes], stdin: bytes, seconds: float,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> tuple[Talk, Answer, bool]:  # fmt: skip
+        """Let the supervisor run a program; return its outputs, its answer, and whether memory ran out. The program is
+        ended at its beginning where `is_stopped`.
 
         Raises a `SandboxError` where there is no answer."""
         self.intact, self.runs = False, self.runs + 1
         most = self.limits.disk_bytes + self.limits.files * 8192 + (1 << 16)
         talk = self.session.talk(stdin, self.limits.output_bytes, most,
-                                 lambda far: self.session.ask(asked, content, far),
+                                 lambda far: self._ask(asked, content, far, is_stopped),
                                  time.monotonic() + seconds + GRACE)  # fmt: skip
         answer = parse(bytes(talk.answer))
         if answer is None:
@@ -60,8 +62,22 @@ class Worker:
             raise SandboxError(f"the sandbox {what}" + (f": {errors[-1000:]}" if errors else ""))
         if answer.failed and not answer.failed.startswith("exec "):
             raise SandboxError(f"the sandbox could not be closed around the program ({answer.failed})")
-        self.intact = not talk.stopped and not talk.late and self.runs < MOST_RUNS
+        self.intact = not talk.stopped and not talk.late and not self.stopped and self.runs < MOST_RUNS
         return talk, answer, self.group.exceeded() if self.group else False
+
+    def _ask(
+        self, asked: Mapping[str, object], content: Sequence[bytes], far: Sequence[int], is_stopped: Callable[[], bool]
+    ) -> None:
+        """Send a request, and the wish to end it where that came before."""
+        self.session.ask(asked, content, far)
+        if is_stopped():
+            self.stop()
+
+    def stop(self) -> None:
+        """Ask the supervisor to end its program."""
+        self.stopped = True
+        with contextlib.suppress(OSError):
+            self.session.socket.send(b"k")
 
     def alive(self) -> bool:
         """Return whether the supervisor still runs."""

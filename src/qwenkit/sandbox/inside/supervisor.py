@@ -152,6 +152,8 @@ class Supervisor:
         if request["mounted"]:
             self.floor = folder.usage(self.box, [], True)
         folder.prepare(self.box, request["uid"], request["content"])
+        if request["shared"] and request["uid"] >= 0:
+            os.chown(request["shared"], request["uid"], request["uid"])
         if not request["mounted"] and request["uid"] >= 0:
             os.chown(self.box, request["uid"], request["uid"])
         self._limit_tasks()
@@ -195,8 +197,9 @@ class Supervisor:
                 if end in ready:
                     return self._exit_code(pid)
                 if self.connection in ready:
-                    self.host_ended = not self.connection.recv(1)
-                    self.cause = "output"
+                    word = self.connection.recv(1)
+                    self.host_ended = not word
+                    self.cause = "output" if word == b"s" else "stopped"
                 if not self.cause:
                     self.cause = "timeout" if time.monotonic() >= deadline else self._exceeded(before)
                 if self.cause:
