@@ -378,3 +378,11 @@ def test_a_folder_is_shared_and_served_in(backend: Any) -> None:
                 assert client.recv(100) == b"cba"
             result = future.result()
         assert (result.status, result.stdout.strip()) == ("ok", ""), result.stderr
+
+
+def test_a_file_that_was_cut_without_a_word_is_a_limit(backend: Any) -> None:
+    """Python reports nothing where a file that nobody closes cannot be written at its end."""
+    with Sandbox(Limits(file_bytes=10), backend) as box:
+        assert box.run("open('a', 'w').write('x' * 10)").status == "ok"
+        assert box.run("open('a', 'w').write('x' * 11)").status == "disk"
+        assert box.run("pass", files={"given": "x" * 100}).status == "ok"

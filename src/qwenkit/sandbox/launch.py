@@ -186,7 +186,7 @@ def request(
         "read_all": uid >= 0 and not setup.mounted and not _all_enterable(python, setup.readable),
         "count_tasks": uid < 0 and not setup.mounted, "rlimits": _rlimits(limits, setup), "cgroups": list(cgroups),
         "limits": {name: getattr(limits, name) for name in ("cpu_seconds", "memory_bytes", "processes", "files",
-                                                            "disk_bytes")},
+                                                            "file_bytes", "disk_bytes")},
         "landlock": setup.abi, "devices": list(places.DEVICES), "readable": _readable(setup, box),
         "writable": [f"{box}/work", f"{box}/tmp", *([setup.shared] if setup.shared else [])], "shared": setup.shared,
         "filter": seccomp.program(setup.mounted or uid >= 0, bool(setup.shared), bool(setup.shared) and setup.mounted),
@@ -210,7 +210,7 @@ def _readable(setup: Setup, box: str) -> list[str]:
 def _rlimits(limits: Limits, setup: Setup) -> list[tuple[str, int, int]]:
     """Return (name, soft limit, hard limit) of what the kernel itself holds a process to."""
     cpu = math.ceil(limits.cpu_seconds)
-    size = min(limits.file_bytes, limits.disk_bytes)
+    size = min(limits.file_bytes, limits.disk_bytes) + 1  # one byte more, so that a file that exceeds it is known
     tasks = limits.processes + 1 + (2 if setup.mounted and not setup.as_root else 0)
     same = {
         "RLIMIT_CORE": 0, "RLIMIT_DATA": limits.memory_bytes, "RLIMIT_FSIZE": size, "RLIMIT_NPROC": tasks,

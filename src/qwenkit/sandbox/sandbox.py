@@ -190,6 +190,8 @@ def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -
         return answer.cause
     if out_of_memory:
         return "memory"
+    if answer.oversized:  # the program may not have noticed: a file that is closed by nobody reports no error
+        return "disk"
     if answer.code == 0:
         return "ok"
     by_signal: dict[int, Status] = {-_SIGXCPU: "timeout", -_SIGXFSZ: "disk"}

@@ -71,6 +71,8 @@ class Answer:
     failed: str = ""
     """Why the program did not begin; "" where it did."""
     omitted: int = 0
+    oversized: bool = False
+    """Whether a file has reached the limit of its size: what was to be written beyond it is not there."""
     files: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -282,5 +284,7 @@ def _take(parsed: Answer, word: str, rest: list[str]) -> None:
         raise SandboxError("the sandbox broke: " + " ".join(rest))
     elif word == "omitted":
         parsed.omitted = int(rest[0])
+    elif word == "oversized":
+        parsed.oversized = True
     else:
         raise ValueError(word)

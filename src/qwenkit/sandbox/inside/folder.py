@@ -109,7 +109,7 @@ def usage(box: str, pids: list[int], mounted: bool) -> tuple[int, int]:
             state = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
         except OSError:
             continue
-        taken[state.st_ino] = state.st_blocks * 512
+        taken[state.st_ino] = 0 if stat.S_ISDIR(state.st_mode) else state.st_blocks * 512  # as in memory: no bytes
     for state in _nameless(pids, os.stat(box).st_dev):
         taken[state.st_ino] = state.st_blocks * 512
     return sum(taken.values()) + walk.deep * (1 << 62), len(taken)  # what cannot be counted is too much
@@ -125,6 +125,21 @@ def _nameless(pids: list[int], device: int) -> Iterator[os.stat_result]:
                     yield state
         except OSError:
             continue
+
+
+def oversized(work: str, given: dict[str, bytes], largest: int) -> bool:
+    """Return whether a file has more bytes than a program may write: the kernel lets it write one more than that.
+    A file that was given so large, and has not grown, is none."""
+    for path, fd, entry in Walk(work):
+        if not entry.is_file(follow_symlinks=False):
+            continue
+        try:
+            size = os.stat(entry.name, dir_fd=fd, follow_symlinks=False).st_size
+        except OSError:
+            continue
+        if size > max(largest, len(given.get(path, b""))):
+            return True
+    return False
 
 
 def changed(work: str, given: dict[str, bytes], most: int, most_bytes: int) -> tuple[list[tuple[str, bytes]], int]:

@@ -256,6 +256,8 @@ class Supervisor:
             f"{self.box}/work", given, self.limits["files"], self.limits["disk_bytes"]
         )  # fmt: skip
         parts = [f"omitted {omitted}\n".encode()]
+        if folder.oversized(f"{self.box}/work", given, self.limits["file_bytes"]):
+            parts += [b"oversized\n"]
         for name, content in files:
             encoded = os.fsencode(name)
             parts += [f"file {len(encoded)} {len(content)}\n".encode(), encoded, content]
