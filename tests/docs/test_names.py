@@ -80,7 +80,7 @@ def test_names_of_the_architecture_are_words_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("package", ["alignment", "chat", "data/tokens", "inference", "inference/native", "lineage",
-                                     "model", "training"])  # fmt: skip
+                                     "model", "sandbox", "sandbox/inside", "training"])  # fmt: skip
 def test_a_package_names_all_its_files(package: str) -> None:
     """The docstring of a package is its map: a file that is not on it is not found."""
     folder = PACKAGE / package
@@ -95,7 +95,7 @@ def test_what_is_not_there_yet_is_not_there() -> None:
     denied = {word for word in in_backticks(text) if re.fullmatch(r"[a-z]+", word)}
     commands = {name for name, _ in faces.own_commands()}
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
-    assert {"dpo", "mcp", "sandbox"} <= denied
+    assert {"dpo", "mcp", "vision"} <= denied
     assert not denied & ({*KINDS} | commands | packages)
 
 

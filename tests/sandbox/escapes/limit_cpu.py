@@ -1,0 +1,5 @@
+# ends: timeout
+
+print("refused, if it ends", flush=True)
+while True:
+    pass

@@ -1,0 +1,5 @@
+# ends: output
+
+print("refused, if it ends", flush=True)
+while True:
+    print("x" * 1000)
