@@ -41,6 +41,13 @@ def is_adapter(path: Path) -> bool:
     return not whole
 
 
+def refuse_no_adapter(folder: Path, where: str | None = None) -> None:
+    """Raise a `UserError` for what is not the folder of an adapter."""
+    if not is_adapter(folder):
+        raise UserError("no adapter is here", where=where or str(folder),
+                        expected=f"a folder with {CONFIG} and {WEIGHTS}")  # fmt: skip
+
+
 def read_adapter_config(folder: Path) -> dict[str, Any]:
     """Return adapter_config.json; raises a `UserError` where it is missing or of another kind of adapter."""
     settings = read_object(folder / CONFIG)
@@ -71,6 +78,13 @@ def base_of(folder: Path) -> Path:
 def described_at(folder: Path) -> Path:
     """Return the folder whose config.json describes the model: that of an adapter's model, or the folder itself."""
     return described_at(base_of(folder)) if is_adapter(folder) else folder
+
+
+def tokenizer_at(path: Path) -> Path:
+    """Return where the tokenizer of a model is: for an adapter without one, at its model."""
+    named = ("tokenizer.json", "vocab.json", "tokenizer_config.json")
+    own = any((path / name).exists() for name in named) or any(path.glob("*.tiktoken"))
+    return path if own or not path.is_dir() or not is_adapter(path) else described_at(path)
 
 
 def _of(folder: Path) -> str:

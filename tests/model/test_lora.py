@@ -27,7 +27,7 @@ from qwenkit.model.lora import (
 )
 from qwenkit.model.lora_config import LoRAConfig, read_settings, settings_table
 from qwenkit.model.modes import set_activation_checkpointing
-from qwenkit.model.prepacked import can_prepack, prepack
+from qwenkit.model.prepacked import prepack
 from qwenkit.model.quantized_linear import QuantConfig
 from qwenkit.model.trainable import load_trainable_state, trainable_state
 from qwenkit.training.optim import Muon, build_optimizer
@@ -271,13 +271,13 @@ def test_muon_never_gets_a_and_b() -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"dora": True}], ids=str)
 def test_a_packed_product_adds_each_adapter_to_its_own_rows(settings: dict[str, Any]) -> None:
-    model = trained(base().bfloat16(), **settings)
-    if not can_prepack(model):
-        pytest.skip("this CPU has no oneDNN products in bf16")
+    model = trained(base(), targets=("q_proj", "v_proj", "up_proj", "o_proj"), **settings)
+    if not all(hasattr(torch.ops.mkldnn, name) for name in ("_reorder_linear_weight", "_linear_pointwise")):
+        pytest.skip("this version of torch has no packed products")
     with torch.no_grad():
         wanted, packed = model(IDS), prepack(model)
         assert not hasattr(packed.model.layers[0].self_attn, "q_proj")
-        torch.testing.assert_close(packed(IDS), wanted, atol=0.1, rtol=0.1)
+        torch.testing.assert_close(packed(IDS), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_activation_checkpointing_gives_the_same_bits() -> None:

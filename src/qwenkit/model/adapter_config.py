@@ -49,7 +49,7 @@ def read_config(folder: Path) -> LoRAConfig:
 
 def _config(settings: Mapping[str, Any]) -> LoRAConfig:
     saved = settings.get("modules_to_save")
-    patterns = {name: settings.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
+    patterns: dict[str, Any] = {name: settings.get(name) or {} for name in ("rank_pattern", "alpha_pattern")}
     if odd := [name for name, value in patterns.items() if not isinstance(value, dict)]:
         raise UserError(f"{odd[0]} = {json.dumps(patterns[odd[0]])[:80]}", expected="a table of names and numbers")
     return LoRAConfig(

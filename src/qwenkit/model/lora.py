@@ -116,16 +116,15 @@ class LoRALinear(nn.Module):
         return self.base.weight(rows) if isinstance(self.base, QuantizedLinear) else self.base.weight[rows]
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """Return a plain layer that computes the same, its weight in the dtype of the base's (float32 for a quantized
-        one), rounded once."""
-        dtype = torch.float32 if isinstance(self.base, QuantizedLinear) else self.base.weight.dtype
+    def merged(self, dtype: torch.dtype) -> nn.Linear:
+        """Return a plain layer that computes the same, its weight rounded once to a dtype."""
         factor_N, rows = self.lora.factor(self.weight), slice(None)
         weight_NK = self.lora.changed(self.weight(rows), rows)
-        layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
+        layer = nn.Linear(self.in_features, self.out_features, bias=self.base.bias is not None, device="meta")
         layer.weight = nn.Parameter((weight_NK if factor_N is None else factor_N[:, None] * weight_NK).to(dtype))
-        layer.bias = None if self.base.bias is None else nn.Parameter(self.base.bias.detach())
-        return layer
+        if self.base.bias is not None:
+            layer.bias = nn.Parameter(self.base.bias.detach().to(dtype))
+        return layer.train(self.training)
 
 
 # ---- which layers ---------------------------------------------------------------------------------------------------
@@ -294,7 +293,20 @@ def merge_adapter(model: Model, dequantize: bool = False) -> Model:
             raise UserError(f"{name} is quantized to {layer.base.quant_config.bits} bits, and has no room for an "
                             "adapter", expected="an adapter over weights in 16 or 32 bits",
                             hint="--dequantize merges it into weights of 16 bits")  # fmt: skip
+    dtype = model.model.embed_tokens.weight.dtype
     for name, layer in list(adapted_layers(model)):
-        _replace(model, name, layer.merged())
+        _replace(model, name, layer.merged(dtype))
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, QuantizedLinear) and dequantize:
+            _replace(model, name, _dequantized(layer, dtype))
     model.adapter = None
-    return model
+    return model.requires_grad_(True)
+
+
+def _dequantized(layer: QuantizedLinear, dtype: torch.dtype) -> nn.Linear:
+    """Return a quantized layer as a plain one."""
+    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+    plain.weight = nn.Parameter(layer.weight().to(dtype))
+    if layer.bias is not None:
+        plain.bias = nn.Parameter(layer.bias.to(dtype))
+    return plain

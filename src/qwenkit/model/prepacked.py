@@ -140,6 +140,7 @@ def join(*layers: nn.Linear | LoRALinear) -> PackedLinear:
     """Return several linear layers of the same input as one; if any of them has a bias, all must have one. Layers may
     have adapters."""
     adapters = [layer if isinstance(layer, LoRALinear) else None for layer in layers]
-    plain = [layer.base if isinstance(layer, LoRALinear) else layer for layer in layers]
+    bases = [layer.base if isinstance(layer, LoRALinear) else layer for layer in layers]
+    plain = [layer for layer in bases if isinstance(layer, nn.Linear)]  # `prepack` leaves quantized ones alone
     weights, biases = [layer.weight for layer in plain], [layer.bias for layer in plain]
     return PackedLinear(weights, biases, adapters if any(adapters) else ())

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from qwenkit import platform
-from qwenkit.adapter_files import base_of, described_at, is_adapter, read_adapter_config
+from qwenkit.adapter_files import base_of, described_at, is_adapter, read_adapter_config, refuse_no_adapter
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.gguf_file import is_gguf, read_gguf
 from qwenkit.hub import resolve
@@ -91,8 +91,12 @@ def load_model(
 def _with_base(path: Path, adapter: str | Path | None) -> tuple[Path, Path | None]:
     """Return the folder of a model and that of its adapter, which the first may be: then its model is found, with a
     notice."""
+    if not is_adapter(path) and adapter is not None:
+        folder = resolve(adapter)
+        refuse_no_adapter(folder)
+        return path, folder
     if not is_adapter(path):
-        return path, None if adapter is None else resolve(adapter)
+        return path, None
     if adapter is not None:
         raise UserError("an adapter on top of an adapter", where=str(path), expected="a model, and one adapter",
                         hint="merge the first one: qwenkit merge MODEL ADAPTER --out FOLDER")  # fmt: skip
