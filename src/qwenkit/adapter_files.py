@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qwenkit.errors import UserError
 from qwenkit.hub import parse, resolve
@@ -21,6 +21,14 @@ CONFIG, WEIGHTS, PICKLED, BASE = (
     "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "adapter_base.json"
 )  # fmt: skip
 _MODELS = ("model.safetensors", "pytorch_model.bin")
+
+
+class BaseName(NamedTuple):
+    """How an adapter's folder names its model: as `org/name` of the Hub with a commit, or as a path, which counts from
+    the adapter's folder where it is relative."""
+
+    name: str
+    revision: str | None = None
 
 
 def is_adapter(path: Path) -> bool:
@@ -73,6 +81,20 @@ def base_of(folder: Path) -> Path:
         raise UserError(f"the model of this adapter is not here: {name:.200}", where=where, hint=hint)
     revision = settings.get("revision")
     return resolve(name, revision if isinstance(revision, str) and revision else None)
+
+
+def base_name(folder: Path, place: Path, near: Path) -> BaseName:
+    """Return how an adapter at `place` names the model of a local folder: from there where both lie in `near`, so that
+    they can be moved together; of an adapter its model, as that adapter names it on the Hub."""
+    if is_adapter(folder):
+        settings = read_adapter_config(folder)
+        name, revision = str(settings.get("base_model_name_or_path")), settings.get("revision")
+        if not (folder / name).exists() and not Path(name).exists():
+            return BaseName(name, revision if isinstance(revision, str) else None)
+        folder = base_of(folder)
+    folder, near = folder.resolve(), near.resolve()
+    together = folder.is_relative_to(near)
+    return BaseName(os.path.relpath(folder, place.resolve()) if together else str(folder))
 
 
 def described_at(folder: Path) -> Path:

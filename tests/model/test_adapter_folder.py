@@ -140,8 +140,8 @@ mine/adapter_model.safetensors: no tensor of LoRA is in it
 mine: this is the adapter of another model: no layer model.layers.1.self_attn.q_proj
   expected: an adapter of this one; it names ../base"""),
     "other shapes": (other_base(hidden_size=48), """\
-mine: this is the adapter of another model: model.layers.0.self_attn.q_proj is [48, 48] there, [32, 32] in the adapter, \
-model.layers.1.self_attn.q_proj is [48, 48] there, [32, 32] in the adapter
+mine: this is the adapter of another model: model.layers.0.self_attn.q_proj is [48, 48] there, [32, 32] in the \
+adapter, model.layers.1.self_attn.q_proj is [48, 48] there, [32, 32] in the adapter
   expected: an adapter of this one; it names ../base"""),
     "other weights": (other_base(), """\
 mine: this is the adapter of another model: the tensors differ from those that it was trained on

@@ -68,6 +68,7 @@ def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "jso
 
     The files of the source are copied, with the template that chats were rendered by. They are written anew where the
     source has no tokenizer.json, or where `form` is another."""
+    source = tokenizer_at(source)
     if form == "json" and (source / TOKENIZER).is_file():
         for name in (TOKENIZER, CONFIG, TEMPLATE, *_BESIDE):
             if (source / name).is_file() and (name not in _BESIDE or is_own_file(source / name, source)):

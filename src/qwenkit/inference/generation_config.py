@@ -85,7 +85,7 @@ def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder
         return GenerationConfig(defaults, tuple(_eos_ids(model, tok, {}, {})), None)
     file = None if folder is None else folder / "generation_config.json"
     adapts = folder is not None and is_adapter(folder)
-    if adapts and file is not None and not file.exists():
+    if folder is not None and adapts and not (folder / "generation_config.json").exists():
         return read_generation_config(model, tok, described_at(folder))
     settings = read_object(file) if file is not None and file.exists() else {}
     config = {} if file is None or adapts else read_object(file.with_name("config.json"))

@@ -283,6 +283,14 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
             for part, parameter in layer.lora.named_parameters()}  # fmt: skip
 
 
+def drop_adapter(model: Model) -> Model:
+    """Take the adapter off a model, in place, and return the model; saved modules stay as they are."""
+    for name, layer in list(adapted_layers(model)):
+        _replace(model, name, layer.base)
+    model.adapter = None
+    return model
+
+
 def merge_adapter(model: Model, dequantize: bool = False) -> Model:
     """Replace every adapted layer by a plain one that computes the same, in place, and return the model.
 

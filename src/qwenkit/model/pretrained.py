@@ -216,6 +216,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config_json
 
 
+def model_config(folder: Path) -> ModelConfig:
+    """Return the configuration that a folder describes; of an adapter, its model's."""
+    return _described(described_at(folder), ())[1]
+
+
 def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, Any], ModelConfig, Format]:
     """Return config.json, the configuration that it describes, and the family's format."""
     config_json, where = read_config(folder), str(folder / "config.json")
