@@ -228,7 +228,10 @@ def test_kills_change_no_byte(desk: Desk) -> None:
         process = subprocess.Popen([*command, "runs/killed"], cwd=desk.tmp, env=env)
         steps, deadline = desk.tmp / "runs/killed/.work", time.monotonic() + 100
         while process.poll() is None and time.monotonic() < deadline:
-            if any(path.parents[2].name.startswith(node) for path in steps.glob("*/checkpoints/step-*/complete.json")):
+            if any(
+                path.parents[2].name.startswith(node)
+                for path in steps.glob("*/checkpoints/step-????????/complete.json")
+            ):
                 break
             time.sleep(0.02)
         hits += process.poll() is None

@@ -31,8 +31,8 @@ def merge(base: Path, adapter: Path, out: Path, dequantize: bool = False) -> Row
     """Write the folder of a model with an adapter added to its weights; return how far it is from the two.
 
     Tokenizer and generation settings are the adapter's where its folder has them. With `dequantize` a quantized model
-    becomes one of 16 bits. Raises a `UserError` for a folder that is no adapter, one that is in the model already, a
-    quantized model without `dequantize`, and an `out` that holds something."""
+    becomes one of 16 bits. Raises a `UserError` for a folder that is not an adapter, for one that is in the model
+    already, for a quantized model without `dequantize`, and for an `out` that holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("there is something already", where=str(out), expected="a new folder, or an empty one")
     refuse_no_adapter(adapter)

@@ -145,8 +145,8 @@ def target_names(model: nn.Module, targets: str | tuple[str, ...], first_qwen: b
     if targets == ALL_LINEAR:
         return [name for name in names if name.rpartition(".")[2] not in _NOT_ALL]
     if isinstance(targets, str) and not re.fullmatch(r"[\w.,\s]+", targets):
-        if found := [name for name in names if re.fullmatch(targets, name)]:
-            return found
+        if chosen := [name for name in names if re.fullmatch(targets, name)]:
+            return chosen
         raise UserError(f"the regular expression {targets!r:.200} fits no linear layer", where="adapter.targets",
                         expected=f"one for whole names, such as {names[0]}")  # fmt: skip
     asked = re.split(r"[,\s]+", targets.strip()) if isinstance(targets, str) else targets
