@@ -18,15 +18,19 @@ import torch
 from qwenkit import alignment
 from qwenkit.adapter_files import BASE, CONFIG, WEIGHTS
 from qwenkit.artifacts import read_manifest
+from qwenkit.chat import load_tokenizer
 from qwenkit.errors import UserError
 from qwenkit.inference import Engine, SamplingParams
-from qwenkit.model import load_model, load_scalar
+from qwenkit.model import load_model, load_scalar, save_model
 from qwenkit.model.adapted import Trunks, load_trained, load_trained_scorer
+from qwenkit.model.gptq import quantize
 from qwenkit.model.lora import LoRALinear, adapted_layers
 from qwenkit.model.lora_config import LoRAConfig
+from qwenkit.model.quantized_linear import QuantConfig, QuantizedLinear
 from qwenkit.model.trainable import trainable_state
 from qwenkit.records import read_object, write_json
 from qwenkit.stages import export, ppo, preference, reward, sft
+from qwenkit.tokenizer import save_tokenizer
 from tests.stages.conftest import Desk, chat_rows, make_folder, pair_rows
 from tests.stages.test_training import PPO, RUNS, SMALL, prompts, run_sft
 
@@ -35,8 +39,6 @@ ADAPTER: dict[str, Any] = {"rank": 4, "lr_scale": 100.0}
 
 def chat_model(folder: Path) -> Path:
     """The folder, whose answers end with their turn."""
-    from qwenkit.chat import load_tokenizer
-
     settings = folder / "generation_config.json"
     write_json(settings, {**read_object(settings), "eos_token_id": [load_tokenizer(folder).im_end_id]})
     return folder
@@ -164,6 +166,35 @@ def test_weights_that_do_not_change_stay_in_16_bits_where_products_are(desk: Des
         lora = LoRAConfig(modules_to_save=("embed_tokens",) if saved["bf16"] else None)
         model = load_trained(place, Trunks("cpu"), lora, 0, **saved)
         assert model.model.embed_tokens.weight.dtype == model.model.norm.weight.dtype == torch.float32
+
+
+def test_over_a_quantized_folder_it_trains_and_opens(desk: Desk, folder: Callable[..., Path]) -> None:
+    """QLoRA (Dettmers et al., 2023): the artifact stands on the quantized folder, whose bits stay as they are."""
+    model = load_model(folder())
+    quantize(model, QuantConfig(4, 32), None)
+    save_model(model, desk.tmp / "small")
+    save_tokenizer(load_tokenizer(desk.tmp / "model"), desk.tmp / "small")
+    edges = {"model": desk.tmp / "small", "data": desk.rows("chat.jsonl", chat_rows())}
+    keys = {**SMALL, "steps": 12, "lr": 1e-4, "batch_size": 8, "dropout": 0.0}
+    found = desk.run(sft, edges, **keys, adapter={**ADAPTER, "modules_to_save": []}, activation_checkpointing="full")
+    first, _ = (event for event in desk.events if event["event"] == "eval")
+    assert found.metrics["heldout_loss"]["chats"] < first["chats"] - 0.01
+    trained = trainable_state(load_model(published(desk, found, "out"))).values()
+    whole = sum(p.numel() for p in load_model(desk.tmp / "model").parameters())
+    assert found.metrics["adapter"] == {"trained": sum(map(torch.numel, trained)), "model": whole}
+    layer = load_model(desk.tmp / "out").model.layers[0].mlp.down_proj
+    assert isinstance(layer.base, QuantizedLinear) and bool(layer.lora.B.any())
+    with pytest.raises(UserError, match="is quantized to 4 bits, and has no room for an adapter"):
+        desk.run(export, {"model": desk.tmp / "out"}, to="hf")
+
+
+def test_what_is_trained_is_told_before_it_begins(
+    desk: Desk, folder: Callable[..., Path], recwarn: pytest.WarningsRecorder
+) -> None:
+    found = run_sft(desk, folder, torch.float32, adapter={"rank": 2, "targets": ["q_proj"], "modules_to_save": []})
+    assert found.metrics["adapter"] == {"trained": 2 * 2 * (32 + 32), "model": 30_560}
+    told = next(str(w.message) for w in recwarn if "an adapter:" in str(w.message))
+    assert "an adapter: 256 parameters are trained beside 30,560; weights 0 MB, gradients and moments 0 MB" in told
 
 
 def test_a_table_that_means_nothing_is_refused_with_the_recipe(desk: Desk) -> None:

@@ -24,7 +24,7 @@ from qwenkit.errors import UserError, listed, notice
 from qwenkit.gguf_file import is_gguf
 from qwenkit.model.adapter_config import read_config as read_adapter_settings
 from qwenkit.model.adapter_folder import put_on, read_adapter, save_adapter, tensors_digest
-from qwenkit.model.lora import adapted_layers, add_adapter, drop_adapter, shared_copy, target_names
+from qwenkit.model.lora import adapted_layers, adapter_parameters, add_adapter, drop_adapter, shared_copy, target_names
 from qwenkit.model.lora_config import LoRAConfig
 from qwenkit.model.pretrained import (
     load_model,
@@ -35,7 +35,9 @@ from qwenkit.model.pretrained import (
     scores,
     stored_dtype,
 )
+from qwenkit.model.quantized_linear import QuantizedLinear
 from qwenkit.model.transformer import ScalarModel, Transformer
+from qwenkit.platform import available_memory
 from qwenkit.records import read_object
 from qwenkit.rng import derive_seed
 
@@ -175,6 +177,32 @@ def for_chats(lora: LoRAConfig | None, folder: Path, im_end_id: int) -> LoRAConf
     notice(f"a base model, which never read the tokens of a chat: {listed(saved)} are trained too; "
            "modules_to_save = [] leaves them as they are", str(folder))  # fmt: skip
     return replace(lora, modules_to_save=saved)
+
+
+def trained_part(model: Transformer | ScalarModel) -> dict[str, dict[str, int]]:
+    """Return, by `adapter`, how many parameters of a model with an adapter are trained and how many there are without
+    it; nothing for a model that is trained whole. A quantized layer counts the weights that it stands for."""
+    if model.adapter is None:
+        return {}
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    extra = sum(parameter.numel() for parameter in adapter_parameters(model).values())
+    quantized = [layer for layer in model.modules() if isinstance(layer, QuantizedLinear)]
+    stored = sum(each.out_features * (each.in_features + (each.bias is not None)) for each in quantized)
+    return {"adapter": {"trained": trained, "model": sum(p.numel() for p in model.parameters()) - extra + stored}}
+
+
+def tell_plan(model: Transformer | ScalarModel, where: Path) -> None:
+    """Show what an adapter's training trains and what it needs besides activations, before it begins."""
+    part = trained_part(model).get("adapter")
+    if part is None:
+        return
+    tensors = [*model.parameters(), *model.buffers()]
+    weights, state = sum(t.nbytes for t in tensors), 3 * 4 * part["trained"]  # gradient and two moments
+    free = available_memory()
+    room = "" if free is None else f", of {free / 1e9:.3g} GB free"
+    needs = f"weights {weights / 1e6:,.0f} MB, gradients and moments {state / 1e6:,.0f} MB, and activations{room}"
+    what = f"{part['trained']:,} parameters are trained beside {part['model']:,}"
+    notice(f"an adapter: {what}; {needs}", str(where))
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

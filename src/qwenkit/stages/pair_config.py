@@ -51,7 +51,7 @@ class PairConfig(TrainingConfig, AdapterConfig):
 def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
     """Tokenize `inputs["data"]`, train `inputs["model"]` on its pairs, measure and publish."""
     from qwenkit.alignment import true_label
-    from qwenkit.model.adapted import Trunks, load_trained_scorer
+    from qwenkit.model.adapted import Trunks, load_trained_scorer, tell_plan, trained_part
     from qwenkit.model.publish import save_scorer
 
     folder, data = inputs["model"].path, sources(inputs, "data")
@@ -68,6 +68,7 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     encoded = {name: encode_pairs(pairs, tok, config.seq_length, config.too_long) for name, pairs in sets.items()}
     bf16 = usable_precision(config.precision, context.device) == "bf16"
     model = load_trained_scorer(folder, Trunks(context.device), config.lora, context.seed, bf16=bf16)
+    tell_plan(model, folder)
     measured = {name: pairs for name, (pairs, _) in encoded.items()}
     training = train_pairs(
         config, model, open_pairs(rows), config.epochs, validation=measured["held out"], **context.training()
@@ -79,7 +80,7 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     metrics = {
         **pair_metrics(rows), "steps": training.steps,
         "measured": {name: counts for name, (_, counts) in encoded.items()},
-        "train_loss": training.train_loss, "accuracy": ranked,
+        "train_loss": training.train_loss, "accuracy": ranked, **trained_part(model),
     }  # fmt: skip
     words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in ranked.items())
     warnings = (*precision_warnings(config.precision, context.device), *notes(data, "pairs"))

@@ -149,6 +149,7 @@ def own_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, train, measure, publish."""
+    from qwenkit.model.adapted import tell_plan, trained_part
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import Sentinel, loop, validation_losses, validation_sets
 
@@ -158,6 +159,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     read = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
     prompts, measuring = split_prompts(read, config.validation_share, context.seed_for("held-out"))
     policy, reference, trunks = writers(config, folder, context)
+    tell_plan(policy, folder)
     dataset, documents = corpus_texts(config, inputs, context)
     value, rewards = scorers(config, inputs, context, tok, trunks)
     trainer = make_trainer(config, context, tok, prompts, dataset, policy, value, reference, rewards)
@@ -181,6 +183,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "heldout_loss": validation_losses(policy, groups),
                "heldout_loss_before": validation_losses(reference, groups),
+               **trained_part(policy),
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     warnings = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "prompts"), "prompts"))
     return Result(metrics, summary(metrics), warnings)

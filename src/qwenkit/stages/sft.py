@@ -77,7 +77,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from dataclasses import replace
 
     from qwenkit.data.tokens.order import EpochOrder
-    from qwenkit.model.adapted import Trunks, for_chats, load_trained
+    from qwenkit.model.adapted import Trunks, for_chats, load_trained, tell_plan, trained_part
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import validation_chats, validation_losses
 
@@ -98,6 +98,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     bf16 = usable_precision(config.precision, context.device) == "bf16"
     lora = for_chats(config.lora, folder, tok.im_end_id)
     model = load_trained(folder, Trunks(context.device), lora, context.seed_for("adapter"), bf16=bf16)
+    tell_plan(model, folder)
     model.config = replace(model.config, dropout=config.dropout)
     training = train_packed(config, model, dataset, order, steps, validation, **context.training())
     save_chat_model(model, tok, folder, context.out, context.base_of(inputs["model"]))
@@ -108,7 +109,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "replayed_documents": len(replay.numbers), "replay_too_long": replay.too_long, "steps": steps,
         **({"overlap_13gram": replay_overlap(replay, tok, tests)} if tests else {}),
         "tokens": training.tokens, "fill": round(order.fill, 4), "epochs": training.epochs,
-        "train_loss": training.train_loss, "heldout_loss": validation_loss,
+        "train_loss": training.train_loss, "heldout_loss": validation_loss, **trained_part(model),
     }  # fmt: skip
     losses = ", ".join(f"{loss:.3f}" for loss in validation_loss.values())
     words = ", ".join(
