@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from qwenkit import alignment
+from qwenkit import alignment, platform
 from qwenkit.adapter_files import BASE, CONFIG, WEIGHTS
 from qwenkit.artifacts import read_manifest
 from qwenkit.chat import load_tokenizer
@@ -31,6 +31,7 @@ from qwenkit.model.trainable import trainable_state
 from qwenkit.records import read_object, write_json
 from qwenkit.stages import export, ppo, preference, reward, sft
 from qwenkit.tokenizer import save_tokenizer
+from qwenkit.training import loop
 from tests.stages.conftest import Desk, chat_rows, make_folder, pair_rows
 from tests.stages.test_training import PPO, RUNS, SMALL, prompts, run_sft
 
@@ -166,6 +167,29 @@ def test_weights_that_do_not_change_stay_in_16_bits_where_products_are(desk: Des
         lora = LoRAConfig(modules_to_save=("embed_tokens",) if saved["bf16"] else None)
         model = load_trained(place, Trunks("cpu"), lora, 0, **saved)
         assert model.model.embed_tokens.weight.dtype == model.model.norm.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_products_in_bf16_go_through_weights_in_bf16(
+    stage: str, desk: Desk, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on hardware that has them: what is frozen is never copied to float32."""
+    monkeypatch.setattr(platform, "has_bf16", lambda _: True)
+    dtypes: list[torch.dtype] = []
+    usual = loop.run
+
+    def watched(update: Any, state: Any, *given: Any, **rest: Any) -> Any:
+        for module in state.modules.values():
+            dtypes.extend(p.dtype for p in module.parameters() if not p.requires_grad)
+        return usual(update, state, *given, **rest)
+
+    monkeypatch.setattr(loop, "run", watched)
+    keys: dict[str, Any] = {"policy_lr": 1e-4} if stage == "ppo" else {"lr": 1e-4}
+    found = RUNS[stage](desk, folder, torch.bfloat16, **keys, precision="bf16",
+                        adapter={**ADAPTER, "modules_to_save": []})  # fmt: skip
+    assert set(dtypes) == {torch.bfloat16}
+    model = (load_scalar if stage in ("preference", "reward") else load_model)(published(desk, found, "out"))
+    assert any(bool(layer.lora.B.any()) for _, layer in adapted_layers(model))
 
 
 def test_over_a_quantized_folder_it_trains_and_opens(desk: Desk, folder: Callable[..., Path]) -> None:

@@ -80,7 +80,7 @@ def peft_config(
         "target_modules": targets, "modules_to_save": saved or None, "use_rslora": config.rslora,
         "use_dora": config.dora, "rank_pattern": dict(config.rank_pattern),
         "alpha_pattern": {name: _plain(alpha) for name, alpha in config.alpha_pattern.items()},
-        "ensure_weight_tying": tied, "bias": "none", "fan_in_fan_out": False,
+        **({"ensure_weight_tying": True} if tied else {}), "bias": "none", "fan_in_fan_out": False,
         "init_lora_weights": True, "inference_mode": True,
     }  # fmt: skip
 
