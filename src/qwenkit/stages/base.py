@@ -22,9 +22,6 @@ from qwenkit.events import Log
 from qwenkit.records import Row, read_jsonl, read_object, write_json
 
 Progress = Callable[..., None]
-TRAINED = "float32"
-"""What a model that is trained is loaded in: see `qwenkit.model.publish`."""
-
 CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
 PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
 PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
