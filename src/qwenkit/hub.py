@@ -29,15 +29,15 @@ from qwenkit.gguf_file import only_gguf
 from qwenkit.records import as_path
 
 _CONFIG = ["config.json"]
-_TOKENIZER = [*_CONFIG, "tokenizer.json", "tokenizer_config.json", "*.tiktoken", "vocab.json", "merges.txt",
-              "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
+_TOKENIZER = [*_CONFIG, "adapter_config.json", "tokenizer.json", "tokenizer_config.json", "*.tiktoken", "vocab.json",
+              "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
               "generation_config.json"]  # fmt: skip
 _SAFETENSORS = ["*.safetensors", "*.safetensors.index.json"]
 _PICKLES = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _FILES = {
     "config": _CONFIG,
     "tokenizer": _TOKENIZER,
-    "model": [*_TOKENIZER, "quantize_config.json", "certificate.json", *_SAFETENSORS],
+    "model": [*_TOKENIZER, "quantize_config.json", "certificate.json", "adapter_base.json", *_SAFETENSORS],
 }
 """The files that are fetched for each use; never anything in a sub-folder."""
 _EXPECTED = {"config": "a model's folder", "tokenizer": "a tokenizer's folder or file", "model": "a model's folder"}

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ROLES = ("edge", "content", "runtime")
 SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-WORDS = {"str": "string", "int": "integer", "float": "number", "bool": "true or false"}
+WORDS = {"Any": "value", "str": "string", "int": "integer", "float": "number", "bool": "true or false"}
 _TABLE = re.compile(r"(<!-- table (?P<name>[a-z ]+) -->\n).*?(<!-- end -->)", re.S)
 
 

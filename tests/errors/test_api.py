@@ -230,7 +230,7 @@ def test_a_wrong_setting_of_the_folder_names_its_file(folder: Path, setting: str
         ({"dtype": []}, "unknown dtype []"),
         ({"device": "gpu"}, "no device `gpu` on this machine"),
         ({"device": 3.5}, "no device `3.5` on this machine"),
-        ({"adapter": "lora"}, "adapter = 'lora'"),
+        ({"adapter": "lora"}, "lora: no adapter is here"),
         ({"dropout": "x"}, "model configuration: dropout = 'x' is not a number"),
     ],
 )

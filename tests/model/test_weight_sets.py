@@ -99,28 +99,6 @@ def test_two_trunks_and_adapters_that_are_not_merged_are_refused(folder: Path) -
         load_model(folder)
 
 
-def adapter(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
-    save_file({"x.lora_A.weight": torch.ones(1)}, folder / "adapter_model.safetensors")
-
-
-def test_an_adapter_is_named_with_its_model(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    adapter(tmp_path / "alone")
-    (tmp_path / "settings").mkdir()
-    adapter(tmp_path / "settings")
-    (tmp_path / "settings/config.json").write_text((folder / "config.json").read_text())
-    for name in ("alone", "settings"):
-        with pytest.raises(UserError, match="an adapter, not a complete model: LORA of org/base") as refused:
-            load_model(tmp_path / name)
-        assert "merge_and_unload" in refused.value.text()
-    adapter(folder)
-    with pytest.raises(UserError, match="a model and an adapter in one folder"):
-        load_model(folder)
-    (folder / "adapter_model.safetensors").unlink()
-    load_model(folder)
-
-
 def test_of_two_sets_none_is_chosen_silently(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     save_model(init_weights(Transformer(tiny()), seed=5), other, shard_bytes=20_000)

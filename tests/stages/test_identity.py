@@ -39,7 +39,7 @@ SAMPLES = {
     "languages": ["en"], "upsample": {"extra": 2.0}, "kinds": {"extra": "web"}, "licences": {"extra": "x"},
     "min_scores": {"filter": 0.5}, "text_keys": {"extra": ["question"]}, "thresholds": {"length": [20, 1000]},
     "rules": ["c4"], "hidden_size": 8192, "num_attention_heads": 16, "num_key_value_heads": 8,
-    "group_size": 64, "optimizer": "muon", "reward": {"model": 0.5},
+    "group_size": 64, "optimizer": "muon", "reward": {"model": 0.5}, "adapter": {"rank": 8},
 }  # fmt: skip
 """Other values of keys that not every other value would do for."""
 

@@ -62,5 +62,8 @@ def test_texts_and_chats_become_a_model_that_answers_and_is_taught_further(own: 
     assert code == 0, err
     code, out, err = call("run tuned.toml -q")
     assert code == 0, out + err
+    assert read_object(own / "runs/tuned/chat/adapter_config.json")["base_model_name_or_path"] == str(
+        own / "runs/my/chat"
+    )
     code, out, err = call("chat runs/tuned/chat -p 你好 --max-tokens 8")
     assert code == 0 and out.strip(), err

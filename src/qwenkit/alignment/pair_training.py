@@ -1,6 +1,5 @@
 """One pass of pairwise training: preference-model pretraining and the reward model (report §3.2.1).
 
-    model = load_scorer(folder, "float32", device, seed)
     steps, loss = train_pairs(settings, model, pairs, epochs=1, validation=validation_pairs, ...)
     margins, accuracy = measure_pairs(model, {"held out": validation_pairs, "other policies": more}, seed)
 
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from qwenkit.records import Row, read_json
+from qwenkit.records import Row
 from qwenkit.rng import derive_seed
 from qwenkit.training.settings import TrainingSettings, rows_per_pass
 from qwenkit.training.world import ALONE, World
@@ -29,16 +28,6 @@ class PairTraining(NamedTuple):
 
     steps: int
     train_loss: float | None
-
-
-def load_scorer(folder: Path, dtype: str, device: str, seed: int) -> ScalarModel:
-    """Return the scalar model of a folder, or its language model with a new scalar head drawn from `seed`."""
-    from qwenkit.model import ScalarModel, load_model, load_scalar
-
-    architecture = read_json(folder / "config.json").get("architectures", [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return load_scalar(folder, dtype, device)
-    return ScalarModel(load_model(folder, dtype, device), seed=derive_seed(seed, "head"))
 
 
 def train_pairs(

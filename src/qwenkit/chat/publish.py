@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from qwenkit.adapter_files import tokenizer_at
 from qwenkit.chat.styles import get_style
 from qwenkit.chat.tokenizer import ChatTokenizer, load_tokenizer
 from qwenkit.errors import UserError, listed, notice
@@ -38,6 +39,7 @@ STYLE = (
 
 def find_tokenizer(folder: Path) -> ChatTokenizer | None:
     """Return the tokenizer of a folder or a GGUF file, or None where it has none."""
+    folder = tokenizer_at(folder)
     here = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")) or any(folder.glob("*.tiktoken"))
     return load_tokenizer(folder) if here or is_gguf(folder) else None
 
@@ -66,6 +68,7 @@ def save_tokenizer(tok: ChatTokenizer, source: Path, out: Path, form: str = "jso
 
     The files of the source are copied, with the template that chats were rendered by. They are written anew where the
     source has no tokenizer.json, or where `form` is another."""
+    source = tokenizer_at(source)
     if form == "json" and (source / TOKENIZER).is_file():
         for name in (TOKENIZER, CONFIG, TEMPLATE, *_BESIDE):
             if (source / name).is_file() and (name not in _BESIDE or is_own_file(source / name, source)):

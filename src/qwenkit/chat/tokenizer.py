@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from qwenkit.adapter_files import tokenizer_at
 from qwenkit.chat import foreign_template_mask
 from qwenkit.chat import template as templates
 from qwenkit.chat.extend import extend_style, extend_template, sampled_text
@@ -263,7 +264,7 @@ def load_tokenizer(
     `extra_vocab`), a tokenizer.json, a GGUF file or a model of the Hub.
 
     Raises a `UserError` for files that cannot be read."""
-    path = resolve(path, revision, "tokenizer")
+    path = tokenizer_at(resolve(path, revision, "tokenizer"))
     if extra_vocab is None and is_gguf(path):
         tok, templates, names = read_vocabulary(path)
         template = templates.get(DEFAULT)

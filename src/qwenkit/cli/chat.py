@@ -55,6 +55,10 @@ def chat(
     variable: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for the folder's chat template; enable_thinking=false")
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]FOLDER of an adapter of the one MODEL; several answer in turn", metavar="ADAPTER"),
+    ] = None,
     draft: Annotated[
         str | None, typer.Option(help="a small model of the family, which guesses tokens ahead", metavar="MODEL")
     ] = None,
@@ -75,7 +79,7 @@ def chat(
                 "regex": regex}  # fmt: skip
     settings = {name: value for name, value in settings.items() if value is not None}
     make_engine = partial(_engine, kv_tokens=kv_tokens, draft=draft, accept_unknown=accept_unknown)
-    players = _players(models, variables, make_engine, settings)
+    players = _players(models, adapter or (), variables, make_engine, settings)
     thoughts = None if thinking is None else thinking == "on"
     session = Session(tuple(player.name for player in players), system, settings, thoughts)
     interactive = prompt is None and all(map(chat_loop.is_terminal, (sys.stdin, sys.stdout)))
@@ -89,10 +93,16 @@ def chat(
 
 
 def _players(
-    models: Sequence[str], variables: Mapping[str, object], make_engine: Callable[..., Engine], settings: dict[str, Any]
+    models: Sequence[str],
+    adapters: Sequence[str],
+    variables: Mapping[str, object],
+    make_engine: Callable[..., Engine],
+    settings: dict[str, Any],
 ) -> list[Player]:
     """Return the models of a chat, none of them loaded; raises a `UserError` for a folder or setting that cannot be."""
-    from qwenkit.chat import load_tokenizer
+    from qwenkit.chat.publish import find_tokenizer
+    from qwenkit.chat.tokenizer import load_tokenizer
+    from qwenkit.cli.adapters import named_adapters
     from qwenkit.cli.chat_loop import Player
     from qwenkit.gguf_file import is_gguf
     from qwenkit.hub import resolve
@@ -103,25 +113,32 @@ def _players(
         if not folder.exists() and not is_gguf(folder):
             raise UserError("no such folder", where=model, expected="a folder of a model, or org/name of the Hub")
     SamplingParams(**settings)
+    named = named_adapters(adapters)
+    if named and len(models) > 1:
+        raise UserError(f"{len(models)} models, and --adapter", expected="one model for all adapters",
+                        hint="an adapter's own folder also stands for its model with it")  # fmt: skip
     names = [Path(model).name or model for model in models]
     names = names if len(set(names)) == len(names) else list(models)
     players: list[Player] = []
-    for name, folder in zip(names, folders, strict=True):
-        tok = load_tokenizer(folder)
+    places = [(name, folders[0], adapter) for name, adapter in named.items()]
+    for name, folder, on_it in places or [(name, folder, None) for name, folder in zip(names, folders, strict=True)]:
+        tok = (find_tokenizer(on_it) if on_it else None) or load_tokenizer(folder)
         if variables:
             tok.check_template_kwargs(variables)
-        players.append(Player(name, tok, partial(make_engine, folder, tok), variables))
+        players.append(Player(name, tok, partial(make_engine, folder, tok, on_it), variables))
     return players
 
 
-def _engine(folder: Path, tok: Any, *, kv_tokens: int | None, draft: str | None, accept_unknown: str) -> Engine:
-    """Load a model, with guesses of tokens ahead."""
+def _engine(
+    folder: Path, tok: Any, adapter: Path | None, *, kv_tokens: int | None, draft: str | None, accept_unknown: str
+) -> Engine:
+    """Load a model, with an adapter where one is named, and guesses of tokens ahead."""
     from qwenkit.hub import resolve
     from qwenkit.inference import Engine, PromptLookup
 
     with accepting_names(accept_unknown):
         guesses = PromptLookup() if draft is None else _draft(resolve(draft))
-        return Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
+        return Engine(folder, tok, adapter=adapter, invariant=False, kv_tokens=kv_tokens, speculation=guesses)
 
 
 def _draft(folder: Path) -> DraftModel:

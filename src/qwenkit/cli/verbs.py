@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -96,8 +96,14 @@ def _metavar(config: Any, key: str) -> str:
         return "PATH"
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
-    plain = next((kind for kind in (get_origin(annotation), *get_args(annotation), annotation) if kind in WORDS), str)
+    plain = next((kind for kind in (get_origin(annotation), *_parts(annotation), annotation) if kind in WORDS), str)
     return WORDS[plain]
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield what an annotation is a union of, of generic types the type alone."""
+    for part in get_args(annotation):
+        yield get_origin(part) or part
 
 
 def _value(config: Any, key: str, given: Any) -> Any:

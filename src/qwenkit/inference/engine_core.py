@@ -64,6 +64,7 @@ class EngineCore:
         model: Transformer | str | Path,
         tok: TextTokenizer | None = None,
         *,
+        adapter: str | Path | None = None,
         max_batch: int = 128,
         step_tokens: int = 1024,
         kv_tokens: int | None = None,
@@ -76,7 +77,7 @@ class EngineCore:
         cuda_graphs: bool = True,
         speculation: Speculation | None = None,
     ) -> None:
-        """Make an engine for a model, or for a model folder.
+        """Make an engine for a model, or for a model folder, with the `adapter` of a folder on it.
 
         `max_batch` sequences run at a time, and a step computes `step_tokens` tokens. The cache holds `kv_tokens`
         (None: room for `max_batch` texts, or as many as memory allows). `invariant`: bits depend on the request alone,
@@ -92,7 +93,7 @@ class EngineCore:
 
         Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
-        model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model)
+        model, folder = (model, None) if isinstance(model, Transformer) else _from_folder(model, adapter)
         self.request_factory = RequestFactory(model, tok, folder, seed)
         sampled, kv_cache_dtype = _num_sampled(vocabulary, model, tok), _kv_cache_dtype(kv_cache, model)
         packed = _is_packed(packed, model, folder)
@@ -309,12 +310,17 @@ class EngineCore:
             yield
 
 
-def _from_folder(folder: str | Path) -> tuple[Transformer, Path]:
-    """Load the model; return it with its folder."""
+def _from_folder(folder: str | Path, adapter: str | Path | None) -> tuple[Transformer, Path]:
+    """Load the model; return it with the folder that says how it generates: that of an adapter which says so, or its
+    own."""
     if not isinstance(folder, (str, os.PathLike)):
         raise UserError(f"model = {shown(folder)}", expected="a language model, or the folder of one")
     folder = resolve(folder)
-    return load_model(folder), folder
+    if adapter is None:
+        return load_model(folder), folder
+    adapter = resolve(adapter)
+    model = load_model(folder, adapter=adapter)
+    return model, adapter if (adapter / "generation_config.json").exists() else folder
 
 
 def _num_sampled(vocabulary: int | None, model: Transformer, tok: TextTokenizer | None) -> int:

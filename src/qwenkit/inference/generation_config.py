@@ -18,6 +18,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qwenkit.adapter_files import described_at, is_adapter
 from qwenkit.chat import stop_token_ids
 from qwenkit.errors import UserError, listed, nearest, notice, within
 from qwenkit.gguf_file import GGUFFile, read_gguf
@@ -83,8 +84,11 @@ def read_generation_config(model: Transformer, tok: TextTokenizer | None, folder
             defaults = gguf_sampling_defaults(read_gguf(folder))
         return GenerationConfig(defaults, tuple(_eos_ids(model, tok, {}, {})), None)
     file = None if folder is None else folder / "generation_config.json"
+    adapts = folder is not None and is_adapter(folder)
+    if folder is not None and adapts and not (folder / "generation_config.json").exists():
+        return read_generation_config(model, tok, described_at(folder))
     settings = read_object(file) if file is not None and file.exists() else {}
-    config = {} if file is None else read_object(file.with_name("config.json"))
+    config = {} if file is None or adapts else read_object(file.with_name("config.json"))
     with within(str(file)):
         defaults = sampling_defaults(settings)
         eos_ids = _eos_ids(model, tok, settings, config)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from qwenkit import artifacts
+from qwenkit.adapter_files import described_at
 from qwenkit.artifacts import CARD, MANIFEST, Manifest
 from qwenkit.errors import UserError
 from qwenkit.hub import parse
@@ -163,7 +164,8 @@ def _opening(folder: Path, ancestors: dict[str, Manifest]) -> list[str]:
 
 
 def _architecture(folder: Path) -> str:
-    named = next(map(str, sequence(read_object(folder / "config.json").get("architectures"))), "model")
+    config_json = described_at(folder) / "config.json"
+    named = next(map(str, sequence(read_object(config_json).get("architectures"))), "model")
     return named if re.fullmatch(r"\w{1,100}", named) else "model"
 
 
@@ -195,6 +197,7 @@ def refuse_unfinished(folder: Path) -> None:
     differs from its manifest."""
     from qwenkit.chat import load_tokenizer
     from qwenkit.model import load_model, load_scalar
+    from qwenkit.model.pretrained import scores
 
     if not folder.is_dir():
         raise UserError("no such folder", where=str(folder), expected="a model's folder")
@@ -202,7 +205,7 @@ def refuse_unfinished(folder: Path) -> None:
         lines = artifacts.damage(folder)
         if lines and not artifacts.only_stray(lines):
             raise artifacts.damaged(folder, lines, "fetch or make it again")
-    load = load_scalar if (folder / "config.json").is_file() and _scores(folder) else load_model
+    load = load_scalar if scores(folder) else load_model
     load(folder, device="cpu")
     load_tokenizer(folder)
 

@@ -20,6 +20,9 @@
 | `gptq_checkpoint.py`, `gguf_export.py`      | quantized folders, GGUF files                                         |
 | `gguf_import.py`                            | models from GGUF files,                                               |
 | `gguf_config.py`, `gguf_blocks.py`          | their shape, and their blocks as floats or as quantized layers        |
+| `lora.py`, `lora_config.py`                 | adapters (LoRA): low-rank changes of frozen layers, their settings    |
+| `adapter_folder.py`, `adapter_config.py`    | their folders, in peft's format                                       |
+| `adapted.py`                                | models that are trained whole or by an adapter: loaded, and written   |
 | `publish.py`                                | the folder of a trained model, with its tokenizer and licence         |
 | `export.py`                                 | a model in another form: Hugging Face, the first Qwen's, GGUF         |
 | `prepacked.py`                              | weights in the layout of oneDNN's bf16 products                       |

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 GGUF_FILE = "model.gguf"
 NO_TOKENIZER = "without a tokenizer: the model's folder has none that is read here"
-_MADE_ANEW = (".*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.tiktoken", "README.md",
-              "certificate.json", "manifest.json", "run.json", "quantize_config.json", "config.json", "tokenizer.json",
-              "tokenizer_config.json", "generation_config.json", "chat_template.jinja", "vocab.json", "merges.txt",
-              "added_tokens.json", "special_tokens_map.json")  # fmt: skip
+_MADE_ANEW = (".*", "adapter_*", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json",
+              "*.tiktoken", "README.md", "certificate.json", "manifest.json", "run.json", "quantize_config.json",
+              "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja",
+              "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")  # fmt: skip
 """Files that the new folder has in its own form."""
 
 

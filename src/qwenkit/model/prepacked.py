@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from qwenkit.model.lora import LoRALinear
 from qwenkit.model.mapped import release
 from qwenkit.model.moe import MLP
 from qwenkit.model.transformer import Attention, Transformer
@@ -34,9 +35,13 @@ _OPERATIONS = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_s
 class PackedLinear(nn.Module):
     """Linear layers that have the same input, as one matrix product."""
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
-        """Stack the weights [N, K] and biases [N] of the layers, and reorder them for oneDNN."""
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor | None], adapters: Sequence[LoRALinear | None] = ()
+    ) -> None:
+        """Stack the weights [N, K] and biases [N] of the layers, and reorder them for oneDNN. An adapter changes the
+        outputs of its own layer."""
         super().__init__()
+        self.adapters = nn.ModuleList(nn.Identity() if each is None else _Change(each) for each in adapters)
         self.sizes = [len(weight) for weight in weights]
         present = [bias for bias in biases if bias is not None]
         self.bias = torch.cat([bias.detach() for bias in present]) if present else None
@@ -46,11 +51,28 @@ class PackedLinear(nn.Module):
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Return the outputs of all layers side by side, [B, T, sum of N]."""
-        return torch.ops.mkldnn._linear_pointwise(x_BTC, self.weight, self.bias, "none", [], "")
+        out_BTN = torch.ops.mkldnn._linear_pointwise(x_BTC, self.weight, self.bias, "none", [], "")
+        if not self.adapters:
+            return out_BTN
+        parts = zip(self.adapters, out_BTN.split(self.sizes, dim=-1), strict=True)
+        return torch.cat([change(part, x_BTC) if isinstance(change, _Change) else part for change, part in parts], -1)
 
     def parts(self, x_BTC: Tensor) -> tuple[Tensor, ...]:
         """Return the output of each layer, [B, T, N]."""
         return self(x_BTC).split(self.sizes, dim=-1)
+
+
+class _Change(nn.Module):
+    """The adapter of one layer of a packed product. DoRA's factor is that of the weights as they are now: they are
+    gone when the product is computed."""
+
+    def __init__(self, layer: LoRALinear) -> None:
+        super().__init__()
+        self.lora, self.bias = layer.lora, layer.base.bias
+        self.factor_N = layer.lora.factor(layer.weight)
+
+    def forward(self, out: Tensor, x: Tensor) -> Tensor:
+        return self.lora.apply_to(out, x, self.bias, self.factor_N)
 
 
 class PackedAttention(Attention):
@@ -102,7 +124,8 @@ def prepack(model: Transformer) -> Transformer:
     compute_model = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
     for module in list(compute_model.modules()):
         for name, child in list(module.named_children()):
-            plain = all(type(part) is nn.Linear for key, part in child.named_children() if key.endswith("_proj"))
+            plain = all(type(getattr(part, "base", part)) is nn.Linear
+                        for key, part in child.named_children() if key.endswith("_proj"))  # fmt: skip
             if type(child) is Attention and plain:
                 setattr(module, name, PackedAttention(child))
             elif type(child) is MLP and plain:
@@ -113,6 +136,11 @@ def prepack(model: Transformer) -> Transformer:
     return compute_model.eval()
 
 
-def join(*layers: nn.Linear) -> PackedLinear:
-    """Return several linear layers of the same input as one; if any of them has a bias, all must have one."""
-    return PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers])
+def join(*layers: nn.Linear | LoRALinear) -> PackedLinear:
+    """Return several linear layers of the same input as one; if any of them has a bias, all must have one. Layers may
+    have adapters."""
+    adapters = [layer if isinstance(layer, LoRALinear) else None for layer in layers]
+    bases = [layer.base if isinstance(layer, LoRALinear) else layer for layer in layers]
+    plain = [layer for layer in bases if isinstance(layer, nn.Linear)]  # `prepack` leaves quantized ones alone
+    weights, biases = [layer.weight for layer in plain], [layer.bias for layer in plain]
+    return PackedLinear(weights, biases, adapters if any(adapters) else ())

@@ -2,6 +2,7 @@
 
     model = load_model("runs/nano/base", dtype="float32", device="cpu")
     model = load_model("model.gguf")                        # `gguf_import.py`; written by `export.py`
+    model = load_model("base", adapter="adapter")           # `adapter_folder.py`; an adapter alone finds its base
     save_model(model, "out")                                # in the format it came in: Qwen, Qwen2, Qwen3, ...
     save_model(model, "out", model_type="qwen2")            # or in another one that computes the same
     save_scalar(reward, "runs/nano/reward");  reward = load_scalar("runs/nano/reward")
@@ -23,9 +24,11 @@ import torch
 from torch import Tensor
 
 from qwenkit import platform
+from qwenkit.adapter_files import base_of, described_at, is_adapter, read_adapter_config, refuse_no_adapter
 from qwenkit.errors import UserError, nearest, notice, within
 from qwenkit.gguf_file import is_gguf, read_gguf
 from qwenkit.hub import resolve
+from qwenkit.model.adapter_folder import put_on, read_adapter
 from qwenkit.model.checkpoint_validation import as_rows, check, check_copy, find_trunk, refuse_impossible, trunk_of
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.formats import FORMATS, Format, TensorMapping, as_qwen2, format_for, format_of
@@ -42,10 +45,11 @@ from qwenkit.model.gptq_checkpoint import (
     write_quant_config,
 )
 from qwenkit.model.init import without_weights
+from qwenkit.model.lora import merge_adapter
 from qwenkit.model.mapped import release
 from qwenkit.model.quantized_linear import QuantConfig
 from qwenkit.model.transformer import ScalarModel, Transformer
-from qwenkit.model.weights import PICKLED, SAFE, SHARD_BYTES, Tensors, write_json, write_shards
+from qwenkit.model.weights import SHARD_BYTES, Tensors, write_json, write_shards
 from qwenkit.records import read_object
 
 Model = TypeVar("Model", Transformer, ScalarModel)
@@ -53,8 +57,6 @@ Model = TypeVar("Model", Transformer, ScalarModel)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SCORE = {"score_head.weight": "score.weight"}
 _SCORES = "ForSequenceClassification"
-_WEIGHT_FILES = [f"{name}{ending}" for name, _ in (SAFE, PICKLED) for ending in ("", ".index.json")]
-"""The folder of a model has one of these files."""
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -69,16 +71,44 @@ def load_model(
     *,
     dropout: float = 0.0,
     accept_unknown: Iterable[str] = (),
+    merged: bool = False,
 ) -> Transformer:
     """Load a language model, in eval mode, from a folder or a GGUF file.
 
     `dtype="auto"` is the folder's own, `device="auto"` the accelerator if there is one; the path may be a model of the
-    Hub, `org/name`, at a `revision`. `accept_unknown` names keys of config.json that are not known here and change
-    nothing. Raises a `UserError` for a folder that does not hold exactly such a model; adapters are not supported."""
+    Hub, `org/name`, at a `revision`. `adapter` is the folder of an adapter that goes on it; the folder of an adapter
+    alone stands for its model with it. `merged` adds an adapter to the weights, so that the model is a plain one.
+    `accept_unknown` names keys of config.json that are not known here and change nothing. Raises a `UserError` for a
+    folder that does not hold exactly such a model, and for an adapter of another one."""
+    path, adapter_folder = _with_base(resolve(path, revision), adapter)
+    model = _load_plain(path, dtype, device, dropout, accept_unknown)
+    if adapter_folder is None:
+        return model
+    model = put_on(model, read_adapter(adapter_folder, model))
+    return merge_adapter(model) if merged else model
+
+
+def _with_base(path: Path, adapter: str | Path | None) -> tuple[Path, Path | None]:
+    """Return the folder of a model and that of its adapter, which the first may be: then its model is found, with a
+    notice."""
+    if not is_adapter(path) and adapter is not None:
+        folder = resolve(adapter)
+        refuse_no_adapter(folder)
+        return path, folder
+    if not is_adapter(path):
+        return path, None
     if adapter is not None:
-        raise UserError(f"adapter = {adapter!r}", expected="None: adapters are not supported yet",
-                        hint="merge the adapter into its model, and load that")  # fmt: skip
-    path = resolve(path, revision)
+        raise UserError("an adapter on top of an adapter", where=str(path), expected="a model, and one adapter",
+                        hint="merge the first one: qwenkit merge MODEL ADAPTER --out FOLDER")  # fmt: skip
+    base = base_of(path)
+    notice(f"an adapter: its model is {base}", str(path))
+    return base, path
+
+
+def _load_plain(
+    path: Path, dtype: str | torch.dtype, device: str, dropout: float, accept_unknown: Iterable[str]
+) -> Transformer:
+    """Load a language model without an adapter from a folder or a GGUF file."""
     if is_gguf(path):
         file, place = read_gguf(path), torch.device(platform.pick_device(device))
         kind = gguf_dtype(file) if dtype == "auto" else _pick_dtype(dtype, {})
@@ -105,11 +135,37 @@ def load_scalar(
     *,
     dropout: float = 0.0,
     accept_unknown: Iterable[str] = (),
+    merged: bool = False,
 ) -> ScalarModel:
     """Load a reward or value model, as `load_model` loads a language model.
 
-    Raises a `UserError` also for the folder of a language model: the head would be random."""
-    path = resolve(path, revision)
+    Raises a `UserError` also for the folder of a language model, unless it is that of an adapter which has a head: the
+    head would be random."""
+    path, adapter = _with_base(resolve(path, revision), None)
+    if adapter is None:
+        return _load_plain_scalar(path, dtype, device, dropout, accept_unknown)
+    if scores(path):
+        model = _load_plain_scalar(path, dtype, device, dropout, accept_unknown)
+    else:
+        model = ScalarModel(_load_plain(path, dtype, device, dropout, accept_unknown))
+    model = put_on(model, read_adapter(adapter, model))
+    return merge_adapter(model) if merged else model
+
+
+def scores(folder: Path) -> bool:
+    """Return whether a folder, or the one of an adapter, holds a model that scores, not one that writes."""
+    if is_adapter(folder):
+        return read_adapter_config(folder).get("task_type") == "SEQ_CLS"
+    if is_gguf(folder):
+        return False
+    config_json = read_config(folder)
+    return _architecture(config_json, format_of(config_json, str(folder / "config.json"))).endswith(_SCORES)
+
+
+def _load_plain_scalar(
+    path: Path, dtype: str | torch.dtype, device: str, dropout: float, accept_unknown: Iterable[str]
+) -> ScalarModel:
+    """Load a model that scores, without an adapter."""
     if is_gguf(path):
         raise UserError("a GGUF file holds a language model, not one that scores", where=str(path))
     config_json, config, form = _described(path, accept_unknown)
@@ -130,7 +186,8 @@ def load_scalar(
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """Return the dtype in which the tensors of a folder or a GGUF file are stored."""
+    """Return the dtype in which the tensors of a folder or a GGUF file are stored; of an adapter, its model's."""
+    folder = described_at(folder)
     if is_gguf(folder):
         return gguf_dtype(read_gguf(folder))
     config_json = read_config(folder)
@@ -142,7 +199,6 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return config.json; raises a `UserError` that says why there is none."""
-    refuse_adapter(folder)
     file = folder / "config.json"
     if not (file.exists() or file.is_symlink()):
         raise UserError(
@@ -160,26 +216,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config_json
 
 
-def refuse_adapter(folder: Path) -> None:
-    """Raise a `UserError` for the folder of an adapter, with what it belongs to and what to do with it."""
-    settings = folder / "adapter_config.json"
-    weights = any((folder / f"adapter_model{ending}").exists() for ending in (".safetensors", ".bin"))
-    whole = (folder / "config.json").exists() and any((folder / name).exists() for name in _WEIGHT_FILES)
-    if not settings.exists() or (whole and not weights):
-        return
-    adapter_config = read_object(settings)
-    kind, of = (
-        adapter_config.get("peft_type") or "some kind",
-        adapter_config.get("base_model_name_or_path") or "a model that it does not name",
-    )
-    what = "a model and an adapter in one folder" if whole else "an adapter, not a complete model"
-    raise UserError(
-        f"{what}: {kind!s:.80} of {of!s:.200}",
-        where=str(folder),
-        expected="the folder of a complete model",
-        hint="take adapter_config.json away where it is merged already; "
-        "else merge it into its model (merge_and_unload in peft), and load that",
-    )
+def model_config(folder: Path) -> ModelConfig:
+    """Return the configuration that a folder describes; of an adapter, its model's."""
+    return _described(described_at(folder), ())[1]
 
 
 def _described(folder: Path, accept_unknown: Iterable[str]) -> tuple[dict[str, Any], ModelConfig, Format]:
@@ -275,6 +314,9 @@ def save_scalar(model: ScalarModel, folder: str | Path, shard_bytes: int = SHARD
 
 
 def _save(model: Transformer | ScalarModel, config: ModelConfig, folder: Path, form: Format, shard_bytes: int) -> None:
+    if model.adapter is not None:
+        raise UserError("the model has an adapter, and a folder of weights has no place for it", where=str(folder),
+                        expected="a plain model", hint="merge_adapter(model) first, or save_adapter")  # fmt: skip
     state = model.state_dict()
     dtype = state["model.embed_tokens.weight"].dtype
     layers = quantized_layers(model)

@@ -7,25 +7,22 @@ that was stored in 16 bits is stored so again, and measured as it is stored.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
+from qwenkit.adapter_files import BaseName, described_at
 from qwenkit.chat.publish import is_own_file, save_tokenizer
 from qwenkit.errors import UserError, notice
 from qwenkit.files import read_bytes
-from qwenkit.model import load_model, save_model, save_scalar, stored_dtype
+from qwenkit.model import load_model, save_model
+from qwenkit.model.adapted import save_trained
 from qwenkit.model.resize_token_embeddings import resize_token_embeddings
 from qwenkit.records import read_json, read_object, write_json
 from qwenkit.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from qwenkit.chat import ChatTokenizer
     from qwenkit.model import ScalarModel, Transformer
 
@@ -33,22 +30,13 @@ if TYPE_CHECKING:
 GENERATION = "generation_config.json"
 
 
-@contextlib.contextmanager
-def as_stored(model: nn.Module, source: Path) -> Iterator[None]:
-    """Cast the model to the dtype in which its source is stored, inside the `with` block.
-
-    Afterwards it is float32 again, with the values rounded to that dtype."""
-    model.to(stored_dtype(source))
-    yield
-    model.to(torch.float32)
-
-
-def save_chat_model(model: Transformer, tok: ChatTokenizer, source: Path, out: Path) -> None:
-    """Write a chat model's folder. In every engine it stops at the end of its turn and at the end of a text; the other
-    generation settings stay those of its source."""
+def save_chat_model(
+    model: Transformer, tok: ChatTokenizer, source: Path, out: Path, base: BaseName | None = None
+) -> None:
+    """Write a chat model's folder, or that of its adapter, whose model `base` names. In every engine it stops at the
+    end of its turn and at the end of a text; the other generation settings stay those of its source."""
     model.config = replace(model.config, dropout=0.0, eos_token_id=tok.im_end_id)
-    with as_stored(model, source):
-        save_model(model, out)
+    save_trained(model, source, out, base)
     save_generation_config(source, out, model.config.vocab_size, ends=(tok.im_end_id, tok.eot_id))
     save_tokenizer(tok, source, out)
     copy_licences(source, out)
@@ -71,10 +59,9 @@ def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path) -> None:
-    """Write the folder of a preference or reward model."""
-    with as_stored(model, source):
-        save_scalar(model, out)
+def save_scorer(model: ScalarModel, tok: ChatTokenizer, source: Path, out: Path, base: BaseName | None = None) -> None:
+    """Write the folder of a preference or reward model, or that of its adapter, whose model `base` names."""
+    save_trained(model, source, out, base)
     save_tokenizer(tok, source, out)
     copy_licences(source, out)
 
@@ -85,7 +72,11 @@ def save_generation_config(source: Path, out: Path, rows: int, ends: Sequence[in
     `ends` are the stop tokens of a chat model, put before those of the source. Token ids beyond the model's `rows` are
     left out, with a notice."""
     file = out / GENERATION
-    settings = {**read_json(file), **(read_object(source / GENERATION) if (source / GENERATION).exists() else {})}
+    source = source if (source / GENERATION).exists() else described_at(source)
+    settings = {
+        **(read_json(file) if file.exists() else {}),
+        **(read_object(source / GENERATION) if (source / GENERATION).exists() else {}),
+    }
     if ends:
         own = settings.get("eos_token_id")
         before = own if isinstance(own, list) else [own]
@@ -110,7 +101,7 @@ def copy_licences(source: Path, out: Path) -> None:
 
 def resize_for_tokenizer(source: Path, old: ChatTokenizer, new: ChatTokenizer, out: Path) -> ChatTokenizer:
     """Write a model with an embedding row for every new token; return the tokenizer with the model's number of rows."""
-    model = load_model(source, device="cpu")
+    model = load_model(source, device="cpu", merged=True)
     if model.config.vocab_size < old.n_tokens:
         raise UserError(
             f"the model has {model.config.vocab_size} rows, its tokenizer {old.n_tokens} tokens",

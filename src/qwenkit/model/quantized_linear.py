@@ -58,11 +58,14 @@ class QuantConfig(NamedTuple):
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer of quantized values, scales and zeros, in whatever layout. It cannot be trained."""
+    """A linear layer of quantized values, scales and zeros, in whatever layout. It cannot be trained itself; an adapter
+    in front of it can (`lora.py`)."""
 
     bias: Tensor | None
     in_order = True
     """Whether the groups are those of the columns' order."""
+    trains_around = False
+    """Whether the layer stands in a model whose adapter is trained: it may be in training mode, and stays as it is."""
 
     def __init__(self, quant_config: QuantConfig, columns: int, rows: int, stored: Mapping[str, Tensor | None]) -> None:
         """Keep what is stored as buffers: the tensors of a layout for N rows and K columns, and `bias` [N]."""
@@ -111,6 +114,8 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x @ W^T + bias, [..., N], with a 4-bit or 8-bit kernel where one fits, else with dequantized
         weights."""
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _DequantizedProduct.apply(x, self)
         if not self._has_kernel(x) or x.shape[:-1].numel() >= _MANY:
             return self._exact(x)
         if self._kernel is None:
@@ -127,8 +132,8 @@ class QuantizedLinear(nn.Module):
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def train(self, mode: bool = True) -> QuantizedLinear:
-        """Set eval mode; raises a `UserError` for training mode."""
-        if mode:
+        """Set eval mode, or training mode below an adapter; raises a `UserError` for training without one."""
+        if mode and not self.trains_around:
             raise UserError("a quantized model cannot be trained", hint="train the model that it was made of")
         return super().train(mode)
 
@@ -161,13 +166,25 @@ class QuantizedLinear(nn.Module):
 
     def _exact(self, x: Tensor) -> Tensor:
         """Multiply by the dequantized weight in the dtype of the input, some rows at a time."""
-        step = max(1, _SLICE // self.in_features)
         parts = []
-        for start in range(0, self.out_features, step):
-            rows = slice(start, start + step)
+        for rows in self._slices():
             bias = None if self.bias is None else self.bias[rows].to(x.dtype)
             parts.append(F.linear(x, self.weight(rows).to(x.dtype), bias))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def _slices(self) -> list[slice]:
+        """Return the rows that are dequantized at once."""
+        step = max(1, _SLICE // self.in_features)
+        return [slice(start, min(start + step, self.out_features)) for start in range(0, self.out_features, step)]
+
+    def input_gradient(self, grad: Tensor) -> Tensor:
+        """Return the gradient of the input, [..., K], from that of the output, [..., N]: weights are dequantized again,
+        some rows at a time, so a backward pass never holds them all."""
+        pieces = (grad[..., rows] @ self.weight(rows).to(grad.dtype) for rows in self._slices())
+        total = next(pieces)
+        for piece in pieces:
+            total += piece
+        return total
 
     def _has_kernel(self, x: Tensor) -> bool:
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not self.in_order:
@@ -188,6 +205,19 @@ class QuantizedLinear(nn.Module):
         if minimums_NG is not None:
             offsets_GN = offsets_GN + minimums_NG.t().float()
         return "int4", packed, torch.stack([scales_GN, offsets_GN], dim=-1).bfloat16().contiguous()
+
+
+class _DequantizedProduct(torch.autograd.Function):
+    """The product with a frozen quantized weight, of which nothing is kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
+        ctx.layer, ctx.dtype = layer, x.dtype
+        return layer._exact(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return ctx.layer.input_gradient(grads[0]).to(ctx.dtype), None
 
 
 class GPTQLinear(QuantizedLinear):

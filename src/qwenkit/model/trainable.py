@@ -31,6 +31,8 @@ def trainable_state(model: nn.Module) -> dict[str, Tensor]:
 
 def _buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for prefix, module in model.named_modules():
+        if getattr(module, "trains_around", False):  # quantized weights below an adapter
+            continue
         parameters = list(module.parameters())
         if not parameters or any(parameter.requires_grad for parameter in parameters):
             for name, buffer in module.named_buffers(prefix, recurse=False):

@@ -32,6 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from qwenkit.model.attention import Cache, NoCache
 from qwenkit.model.config import ModelConfig
 from qwenkit.model.init import init_weights
+from qwenkit.model.lora_config import LoRAConfig
 from qwenkit.model.moe import MLP, SparseMLP
 from qwenkit.model.own_pages import giving_back
 from qwenkit.model.rotary import Rotary, rotary_tables
@@ -152,6 +153,8 @@ class Transformer(nn.Module):
 
     media_kinds: ClassVar[frozenset[MediaKind]] = frozenset()
     """What a prompt may hold besides text. A model that names kinds here overrides `embed`."""
+    adapter: LoRAConfig | None = None
+    """The settings of the adapter that is on the model (`lora.py`), which then alone is trained."""
 
     def __init__(self, config: ModelConfig) -> None:
         """Create the decoder, and a head unless the embeddings are tied. The weights are torch's defaults."""
@@ -217,6 +220,9 @@ class ScalarModel(nn.Module):
     It takes over the decoder of `backbone`, without copying it. The new head holds small random numbers drawn from
     `seed`."""
 
+    adapter: LoRAConfig | None = None
+    """The settings of the adapter that is on the model, which then alone is trained, with the head."""
+
     def __init__(self, backbone: Transformer, seed: int = 0) -> None:
         """Take over the decoder of `backbone` and initialise the head, [1, D], from `seed`."""
         super().__init__()
@@ -242,4 +248,4 @@ class ScalarModel(nn.Module):
     def score(self, ids_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
         """Return the value at every token, [B, T], in float32; attention stays inside a document."""
         h_BTC = self.model(self.model.embed_tokens(ids_BT), self.model.no_cache(documents_BT))
-        return self.score_head(h_BTC).squeeze(-1).float()
+        return self.score_head(h_BTC.to(self.score_head.weight.dtype)).squeeze(-1).float()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from qwenkit import rng
+from qwenkit.adapter_files import BaseName, base_name
 from qwenkit.artifacts import sha256_file
 from qwenkit.config import runtime
 from qwenkit.errors import UserError
@@ -21,9 +22,6 @@ from qwenkit.events import Log
 from qwenkit.records import Row, read_jsonl, read_object, write_json
 
 Progress = Callable[..., None]
-TRAINED = "float32"
-"""What a model that is trained is loaded in: see `qwenkit.model.publish`."""
-
 CHATS = "chats: files or folders of JSON, CSV or Parquet in any common form, or a world"
 PAIRS = "comparisons with chosen and rejected: files or folders of JSON, CSV or Parquet, or a world"
 PROMPTS = "prompts: files or folders of JSON, CSV or Parquet, or a world"
@@ -109,6 +107,12 @@ class StageContext:
     def seed_for(self, *names: str | int) -> int:
         """Return a seed for a named purpose of this node."""
         return rng.derive_seed(self.seed, *names)
+
+    def base_of(self, model: Input) -> BaseName:
+        """Return how the adapter that this node trains names its model."""
+        if model.hub is not None:
+            return BaseName(model.hub, model.digest)
+        return base_name(model.path, self.run_dir / self.node, self.run_dir)
 
     def run_once(self, name: str, produce: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """Do a phase once and return its metrics: `produce(folder)` fills a folder and returns them.

@@ -42,7 +42,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.model.export import NO_TOKENIZER, export_warnings, exported_config, write_form
 
     source = inputs["model"].path
-    model, tok = load_model(source, device=context.device), find_tokenizer(source)
+    model, tok = load_model(source, device=context.device, merged=True), find_tokenizer(source)
     form, reason = exported_config(model.config, config.to)
     prompts = parity.prompts_of(tok, model.config.vocab_size, min(config.longest, form.max_length))
     context.progress(0, 3, now="asking")

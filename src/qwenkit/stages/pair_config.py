@@ -6,19 +6,19 @@ from typing import Literal
 
 from qwenkit.alignment.pair_encoding import PairTooLong, encode_pairs
 from qwenkit.alignment.pair_shards import PAIR_ROWS, open_pairs, pair_metrics, pair_summary
-from qwenkit.alignment.pair_training import load_scorer, measure_pairs, train_pairs
+from qwenkit.alignment.pair_training import measure_pairs, train_pairs
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer
 from qwenkit.config import content
 from qwenkit.data.chats.datasets import notes, read_pairs, write_quarantine
 from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.records import write_jsonl
-from qwenkit.stages.base import TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
-from qwenkit.stages.training_config import TrainingConfig
+from qwenkit.stages.base import Input, Result, StageContext, digests, max_bad, sources, summary_part
+from qwenkit.stages.training_config import AdapterConfig, TrainingConfig
 from qwenkit.training.settings import ScheduleShape
-from qwenkit.training.trainer import precision_warnings
+from qwenkit.training.trainer import precision_warnings, usable_precision
 
 
-class PairConfig(TrainingConfig):
+class PairConfig(TrainingConfig, AdapterConfig):
     """How a model learns from pairs; defaults of the report (§3.2.1)."""
 
     seq_length: int = content(2048, doc="longest text in tokens", ge=8)
@@ -51,6 +51,7 @@ class PairConfig(TrainingConfig):
 def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageContext) -> Result:
     """Tokenize `inputs["data"]`, train `inputs["model"]` on its pairs, measure and publish."""
     from qwenkit.alignment import true_label
+    from qwenkit.model.adapted import Trunks, load_trained_scorer, tell_plan, trained_part
     from qwenkit.model.publish import save_scorer
 
     folder, data = inputs["model"].path, sources(inputs, "data")
@@ -65,19 +66,21 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     if "tests" in inputs:
         sets["unseen policies"] = read_pairs(inputs["tests"].path, "pairs.jsonl")
     encoded = {name: encode_pairs(pairs, tok, config.seq_length, config.too_long) for name, pairs in sets.items()}
-    model = load_scorer(folder, TRAINED, context.device, context.seed)
+    bf16 = usable_precision(config.precision, context.device) == "bf16"
+    model = load_trained_scorer(folder, Trunks(context.device), config.lora, context.seed, bf16=bf16)
+    tell_plan(model, folder)
     measured = {name: pairs for name, (pairs, _) in encoded.items()}
     training = train_pairs(
         config, model, open_pairs(rows), config.epochs, validation=measured["held out"], **context.training()
     )
-    save_scorer(model, tok, folder, context.out)
+    save_scorer(model, tok, folder, context.out, context.base_of(inputs["model"]))
     margins, ranked = measure_pairs(model, measured, context.seed)  # as it is stored, rounded where its source is
     write_quarantine(rows.quarantined, context.out)
     write_jsonl(context.out / "margins.jsonl", margins)
     metrics = {
         **pair_metrics(rows), "steps": training.steps,
         "measured": {name: counts for name, (_, counts) in encoded.items()},
-        "train_loss": training.train_loss, "accuracy": ranked,
+        "train_loss": training.train_loss, "accuracy": ranked, **trained_part(model),
     }  # fmt: skip
     words = ", ".join(f"{name} {100 * accuracy['mean']:.1f} %" for name, accuracy in ranked.items())
     warnings = (*precision_warnings(config.precision, context.device), *notes(data, "pairs"))

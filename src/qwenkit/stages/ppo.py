@@ -10,7 +10,9 @@ after, with or without the pretraining term: what RLHF costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
@@ -18,7 +20,7 @@ from pydantic import model_validator
 from qwenkit.alignment.ppo_config import PPOConfig
 from qwenkit.alignment.reward_worker import find_reward
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
-from qwenkit.config import StageConfig, content, edge, runtime, stage_config
+from qwenkit.config import content, edge, runtime, stage_config
 from qwenkit.custom_functions import FORM, FunctionFile
 from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
@@ -29,9 +31,10 @@ from qwenkit.evaluation.questions import prompt_check, read_prompts, split_promp
 from qwenkit.json_values import mapping, number
 from qwenkit.records import Quarantine, Row
 from qwenkit.settings import chosen
-from qwenkit.stages.base import PROMPTS, TRAINED, Input, Result, StageContext, max_bad, sources
+from qwenkit.stages.base import PROMPTS, Input, Result, StageContext, max_bad, sources
 from qwenkit.stages.claims import DID_NOT_WORK, WORKED, Claim, trend
 from qwenkit.stages.results import Metrics, NodeResults, curve
+from qwenkit.stages.training_config import AdapterConfig
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
     from qwenkit.model import ScalarModel, Transformer
+    from qwenkit.model.adapted import Trunks
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
 EXAMPLE = "--model runs/nano/chat --reward-model runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
@@ -65,7 +69,7 @@ CURVES = (
 )
 
 
-class Config(stage_config(PPOConfig), StageConfig):  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+class Config(stage_config(PPOConfig), AdapterConfig):  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     """Defaults are the report's; what it does not give is marked ours."""
 
     model: str = edge(doc="the chat model: policy and reference start from it", accepts="model", hub="model")
@@ -145,7 +149,7 @@ def own_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, train, measure, publish."""
-    from qwenkit.model import load_model
+    from qwenkit.model.adapted import tell_plan, trained_part
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import Sentinel, loop, validation_losses, validation_sets
 
@@ -154,11 +158,10 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     bad = Quarantine()
     read = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
     prompts, measuring = split_prompts(read, config.validation_share, context.seed_for("held-out"))
-    # The reference computes as the policy does, or their divergence would be that of two dtypes; the reward model may
-    # stay as it is stored.
-    policy, reference = (load_model(folder, TRAINED, context.device) for _ in range(2))
+    policy, reference, trunks = writers(config, folder, context)
+    tell_plan(policy, folder)
     dataset, documents = corpus_texts(config, inputs, context)
-    value, rewards = scorers(config, inputs, context, tok)
+    value, rewards = scorers(config, inputs, context, tok, trunks)
     trainer = make_trainer(config, context, tok, prompts, dataset, policy, value, reference, rewards)
     groups = validation_sets(tok, documents, config.seq_length)
     before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
@@ -173,13 +176,14 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         progress=lambda done, total, **m: context.progress(done, total, reward=m["reward"], kl=m["kl"]),
         seed=context.seed,
     )
-    save_chat_model(policy, tok, folder, context.out)
+    save_chat_model(policy, tok, folder, context.out, context.base_of(inputs["model"]))
     write_quarantine(bad.rows, context.out)
     after = greedy_rubric(policy, tok, measuring, config.max_tokens)
     metrics = {"steps": config.steps, "prompts": len(prompts), "quarantined": len(bad),
                "prompts_too_long": trainer.prompts.too_long, "rubric_before": before, "rubric_after": after,
                "heldout_loss": validation_losses(policy, groups),
                "heldout_loss_before": validation_losses(reference, groups),
+               **trained_part(policy),
                "last": {k: last[k] for k in ("reward", "kl", "length", "entropy") if k in last}}  # fmt: skip
     warnings = (*precision_warnings(config.precision, context.device), *notes(sources(inputs, "prompts"), "prompts"))
     return Result(metrics, summary(metrics), warnings)
@@ -200,27 +204,45 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     return dataset, validation
 
 
+def writers(config: Config, folder: Path, context: StageContext) -> tuple[Transformer, Transformer, Trunks]:
+    """Return the policy, its reference, and the weights that models of this node may share.
+
+    The reference computes as the policy does, or their divergence would be that of two dtypes. With an adapter it is
+    the policy's weights without one, or with the one that the policy begins with."""
+    from qwenkit.adapter_files import is_adapter
+    from qwenkit.model.adapted import Trunks, frozen_copy, load_trained
+
+    trunks, seed = Trunks(context.device), context.seed_for("adapter")
+    bf16 = usable_precision(config.precision, context.device) == "bf16"
+    policy = load_trained(folder, trunks, config.lora, seed, bf16=bf16)
+    if config.lora is None:
+        return policy, load_trained(folder, trunks, None, seed), trunks
+    return policy, frozen_copy(policy, with_adapter=is_adapter(folder)), trunks
+
+
 def scorers(
-    config: Config, inputs: dict[str, Input], context: StageContext, tok: ChatTokenizer
+    config: Config, inputs: dict[str, Input], context: StageContext, tok: ChatTokenizer, trunks: Trunks
 ) -> tuple[ScalarModel, Rewards]:
     """Return the value model, and the rewards by name.
 
-    Without a reward model the value model is the policy's own trunk with a new head."""
+    Without a reward model the value model is the policy's own trunk with a new head. With an adapter value model and
+    reward model share their weights, and those of the policy where they stand on the same model."""
+    from qwenkit.adapter_files import is_adapter
     from qwenkit.alignment import ModelReward, OwnReward, Rewards, Weighted
-    from qwenkit.alignment.pair_training import load_scorer
     from qwenkit.model import load_scalar
+    from qwenkit.model.adapted import frozen_copy, load_trained_scorer
 
     judge = inputs["reward_model"].path if "reward_model" in inputs else None
-    if judge is not None:
-        value = load_scalar(judge, TRAINED, context.device)
-    else:
-        value = load_scorer(inputs["model"].path, TRAINED, context.device, context.seed_for("value"))
+    lora = None if config.lora is None else replace(config.lora, modules_to_save=None)
+    start, bf16 = judge or inputs["model"].path, usable_precision(config.precision, context.device) == "bf16"
+    value = load_trained_scorer(start, trunks, lora, context.seed_for("value"), bf16=bf16)
     functions, parts = own_rewards(config.reward), dict[str, Weighted]()
     for name, weight in sorted(config.reward.items()):  # in whichever order a recipe has them, the sum is the same
         if name in functions:
             parts[name] = Weighted(weight, OwnReward(functions[name], config.reward_seconds))
-        elif judge is not None:
-            parts[name] = Weighted(weight, ModelReward(load_scalar(judge, "auto", context.device), tok.im_end_id))
+        elif judge is not None:  # it may stay as it is stored
+            scorer = frozen_copy(value, is_adapter(judge)) if lora else load_scalar(judge, "auto", context.device)
+            parts[name] = Weighted(weight, ModelReward(scorer, tok.im_end_id))
     return value, Rewards(parts)
 
 

@@ -40,6 +40,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, quantize, measure again."""
+    from qwenkit.adapter_files import described_at
     from qwenkit.chat import load_tokenizer
     from qwenkit.evaluation.quantization_cost import calibration_split, measure, quantization_cost, speed_change
     from qwenkit.model import load_model
@@ -48,7 +49,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from qwenkit.model.quantized_linear import QuantConfig
 
     source = inputs["model"].path
-    tok, model = load_tokenizer(source), load_model(source, device=context.device)
+    tok, model = load_tokenizer(source), load_model(source, device=context.device, merged=True)
     longest = min(config.seq_length, model.config.max_length)
     corpus, questions = inputs["texts"].path, inputs["tests"].rows("base.jsonl") if "tests" in inputs else None
     calibration, texts = calibration_split(tok, corpus, config.samples, config.measured, longest)
@@ -62,7 +63,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     metrics = {
         "bits": config.bits,
         "bytes": weight_bytes(context.out),
-        "bytes_before": weight_bytes(source),
+        "bytes_before": weight_bytes(described_at(source)),
         **quantization_cost(before, after),
     }
     size = f"{metrics['bytes'] / 1e6:.1f} MB of {metrics['bytes_before'] / 1e6:.1f}"

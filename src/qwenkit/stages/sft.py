@@ -19,12 +19,12 @@ from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.tokens.chat_shards import CHAT_ROWS, chat_metrics, chat_summary, open_chats
 from qwenkit.data.tokens.replay import Replay, replay_overlap, tokenize_replay
 from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
-from qwenkit.stages.base import CHATS, TRAINED, Input, Result, StageContext, digests, max_bad, sources, summary_part
+from qwenkit.stages.base import CHATS, Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.claims import Claim, learning_claims
 from qwenkit.stages.results import Metrics, NodeResults, loss_number
-from qwenkit.stages.training_config import PackedTrainingConfig
+from qwenkit.stages.training_config import AdapterConfig, PackedTrainingConfig
 from qwenkit.training.settings import ScheduleShape
-from qwenkit.training.trainer import precision_warnings, train_packed
+from qwenkit.training.trainer import precision_warnings, train_packed, usable_precision
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
 EXAMPLE = "--model runs/nano/base --data runs/nano/world --epochs 2 --warmup-steps 20"
@@ -36,7 +36,7 @@ SEED_METRICS = ("heldout_loss.*",)
 card_number = loss_number
 
 
-class Config(PackedTrainingConfig):
+class Config(PackedTrainingConfig, AdapterConfig):
     """What to learn from; defaults of the report (§3.1.2)."""
 
     model: str = edge(doc="the base model", accepts="model", hub="model")
@@ -77,7 +77,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     from dataclasses import replace
 
     from qwenkit.data.tokens.order import EpochOrder
-    from qwenkit.model import load_model
+    from qwenkit.model.adapted import Trunks, for_chats, load_trained, tell_plan, trained_part
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import validation_chats, validation_losses
 
@@ -95,10 +95,13 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     order = EpochOrder(dataset.digest, context.seed, dataset.lengths, config.seq_length, split_documents=False)
     steps = order.steps(config.epochs, config.batch_size) if config.epochs else config.steps
     validation = validation_chats(tok, chats.validation, config.seq_length, config.mask, config.too_long)
-    model = load_model(folder, TRAINED, context.device)
+    bf16 = usable_precision(config.precision, context.device) == "bf16"
+    lora = for_chats(config.lora, folder, tok.im_end_id)
+    model = load_trained(folder, Trunks(context.device), lora, context.seed_for("adapter"), bf16=bf16)
+    tell_plan(model, folder)
     model.config = replace(model.config, dropout=config.dropout)
     training = train_packed(config, model, dataset, order, steps, validation, **context.training())
-    save_chat_model(model, tok, folder, context.out)
+    save_chat_model(model, tok, folder, context.out, context.base_of(inputs["model"]))
     validation_loss = validation_losses(model, validation)  # of the model as it is stored, rounded where its source is
     write_quarantine(chats.quarantined, context.out)
     metrics = {
@@ -106,7 +109,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "replayed_documents": len(replay.numbers), "replay_too_long": replay.too_long, "steps": steps,
         **({"overlap_13gram": replay_overlap(replay, tok, tests)} if tests else {}),
         "tokens": training.tokens, "fill": round(order.fill, 4), "epochs": training.epochs,
-        "train_loss": training.train_loss, "heldout_loss": validation_loss,
+        "train_loss": training.train_loss, "heldout_loss": validation_loss, **trained_part(model),
     }  # fmt: skip
     losses = ", ".join(f"{loss:.3f}" for loss in validation_loss.values())
     words = ", ".join(

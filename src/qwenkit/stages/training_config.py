@@ -4,16 +4,49 @@ Those of every training stand in `training/settings.py`."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import model_validator
 
 from qwenkit.config import StageConfig, content, stage_config
+from qwenkit.errors import UserError
+from qwenkit.model.lora_config import LoRAConfig, read_settings, settings_table
 from qwenkit.training.settings import TrainingSettings
 
 
 class TrainingConfig(stage_config(TrainingSettings), StageConfig):  # pyright: ignore[reportGeneralTypeIssues]
     """Batch, optimizer, schedule and precision of one training stage."""
+
+
+ADAPTER = (
+    "train an adapter on frozen weights (LoRA), not the weights: a table of rank, alpha, dropout, targets, rslora,"
+    " dora, modules_to_save, lr_scale; {} is rank 16 on all linear layers (ours)"
+)
+
+
+class AdapterConfig(StageConfig):
+    """A training whose result may be an adapter of its model."""
+
+    adapter: dict[str, Any] | None = content(None, doc=ADAPTER, added=True)
+
+    @property
+    def lora(self) -> LoRAConfig | None:
+        """Return the settings of the adapter, or None where all weights are trained."""
+        return None if self.adapter is None else read_settings(self.adapter)
+
+    @model_validator(mode="after")
+    def _adapter(self) -> Self:
+        """Refuse a table that means nothing."""
+        try:
+            _ = self.lora
+        except UserError as error:
+            raise ValueError(error.text()) from None
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return the content keys; of an adapter all its settings."""
+        lora = self.lora
+        return super().identity() | ({} if lora is None else {"adapter": settings_table(lora)})
 
 
 class PackedTrainingConfig(TrainingConfig):

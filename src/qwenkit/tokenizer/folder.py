@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from qwenkit.adapter_files import described_at
 from qwenkit.errors import UserError
 from qwenkit.files import read_text
 from qwenkit.gguf_file import is_gguf
@@ -96,10 +97,20 @@ def _refuse_extra(extra: Path | None, path: Path) -> None:
 
 def _rows(folder: Path) -> int | None:
     """Return the number of embedding rows: the model's first, then the tokenizer's."""
-    rows = read_optional(folder / "config.json").get("vocab_size") or read_config(folder).get("model_vocab_size")
+    rows = read_optional(_described(folder) / "config.json").get("vocab_size") or read_config(folder).get(
+        "model_vocab_size"
+    )
     if rows is not None and (type(rows) is not int or not 0 < rows < 2**31):
         raise UserError(f"vocab_size = {str(rows)[:40]}", where=str(folder), expected="a number of rows")
     return rows
+
+
+def _described(folder: Path) -> Path:
+    """Return the folder with the config.json of the model: an adapter's is that of its model, where it is here."""
+    try:
+        return described_at(folder)
+    except UserError:
+        return folder
 
 
 def _load_json(path: Path, rows: int | None = None, folder: Path | None = None) -> Tokenizer:

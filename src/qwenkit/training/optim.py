@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from qwenkit.errors import UserError, listed, nearest
+from qwenkit.model.lora import adapter_parameters
+from qwenkit.model.lora_config import LoRAConfig
 from qwenkit.model.trainable import refuse_other_names, trainable_parameters
 
 OPTIMIZERS = ("adamw", "muon")
@@ -192,14 +194,15 @@ Parameters = dict[str, nn.Parameter]
 
 def split_parameters(model: nn.Module) -> tuple[Parameters, Parameters, Parameters]:
     """Return (matrices of linear layers, embeddings and heads, vectors): every trained parameter is in exactly one
-    of them.
+    of them, but for those of adapters (`model.lora.adapter_parameters`).
 
     A head is a linear layer whose name ends with `head`; with tied weights the table counts as an embedding."""
     tables: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) or (isinstance(module, nn.Linear) and name.endswith("head")):
             tables.update(id(param) for param in module.parameters() if param.ndim > 1)
-    trained = trainable_parameters(model).items()
+    adapters = adapter_parameters(model)
+    trained = [(name, param) for name, param in trainable_parameters(model).items() if name not in adapters]
     matrices = {name: param for name, param in trained if param.ndim > 1 and id(param) not in tables}
     embeddings = {name: param for name, param in trained if id(param) in tables}
     vectors = {name: param for name, param in trained if param.ndim <= 1}
@@ -221,8 +224,8 @@ def build_optimizer(
     """Return AdamW (Kingma and Ba, 2015; decoupled weight decay: Loshchilov and Hutter, 2019) or Muon over all trained
     parameters.
 
-    `lr` is the peak learning rate, `other_lr` (by default `lr`) that of everything but the linear layers. Raises a
-    `UserError` for other names."""
+    `lr` is the peak learning rate, `other_lr` (by default `lr`) that of everything but the linear layers. What an
+    adapter trains is always AdamW's, at `lr_scale` times that of embeddings. Raises a `UserError` for other names."""
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name}", expected="adamw, muon", nearest=nearest(name, OPTIMIZERS))
     matrices, embeddings, vectors = split_parameters(model)
@@ -233,6 +236,19 @@ def build_optimizer(
     if name == "muon" and matrices:
         optimizers.append(Muon(matrices.items(), lr=lr, weight_decay=weight_decay, dtype=muon_dtype))
     groups = [group for group in (decayed if name == "adamw" else []) + rest if group["params"]]
+    groups = _adapter_groups(model, lr if other_lr is None else other_lr, weight_decay) + groups
     if groups:
         optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True))
     return OptimizerSet(optimizers)
+
+
+def _adapter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the groups of what an adapter trains, first, so that their learning rate is the one that is logged: A and
+    B, and DoRA's norms, which do not decay."""
+    config, parameters = getattr(model, "adapter", None), adapter_parameters(model)
+    if not isinstance(config, LoRAConfig):
+        return []
+    decays = {True: weight_decay, False: 0.0}
+    parts = {kind: [item for item in parameters.items() if (item[1].ndim > 1) is kind] for kind in decays}
+    return [{"params": parts[kind], "lr": lr * config.lr_scale, "weight_decay": decays[kind]}
+            for kind in decays if parts[kind]]  # fmt: skip
