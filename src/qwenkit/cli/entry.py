@@ -9,21 +9,8 @@ import sys
 import warnings
 from typing import Any
 
-from qwenkit.cli import (
-    runs,
-    chat,
-    models,
-    adapters,
-    serve,
-    bench,
-    doctor,
-    hub,
-    tokens,
-    inspect,
-    inspect_data,
-    corpus,
-    verbs,
-)  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import runs, chat, models, adapters, serve, bench, doctor, hub  # noqa: F401  # isort: skip (as the help page shows them)
+from qwenkit.cli import tokens, inspect, inspect_data, corpus, verbs  # noqa: F401  # isort: skip
 from qwenkit.cli import old_names
 from qwenkit.cli.app import app
 from qwenkit.errors import INTERRUPTED, MISTAKE, Notice, QwenkitError, UserError, visible
