@@ -14,10 +14,10 @@ from tests.conftest import ROOT
 from tests.timing import TOP, budgets, package_of, table
 
 
-def test_every_package_of_tests_has_a_budget_and_all_are_fifteen_minutes() -> None:
+def test_every_package_of_tests_has_a_budget_and_all_are_twenty_minutes() -> None:
     packages = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert set(budgets()) == packages | {TOP}
-    assert sum(budgets().values()) <= 15 * 60 * 2  # seconds of a process; there are two at once on two cores
+    assert sum(budgets().values()) <= 20 * 60 * 2  # seconds of a process; there are two at once on two cores
 
 
 def test_a_test_belongs_to_the_folder_it_lies_in() -> None:

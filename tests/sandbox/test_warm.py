@@ -36,7 +36,9 @@ CODES = [
 @pytest.mark.parametrize("code", CODES)
 def test_as_a_fresh_python(warm: Sandbox, box: Sandbox, code: str) -> None:
     first, second = warm.run(code, stdin="in"), box.run(code, stdin="in")
-    assert (first.status, first.returncode, first.stdout) == (second.status, second.returncode, second.stdout)
+    assert (first.status, first.stdout) == (second.status, second.stdout)
+    if first.status != "processes":  # which of many processes is refused first is not fixed
+        assert first.returncode == second.returncode
     if first.status == "error":
         assert first.stderr.splitlines()[-1:] == second.stderr.splitlines()[-1:]
 

@@ -1,4 +1,4 @@
-# ends: memory
+# ends: memory|processes
 import os
 import time
 
