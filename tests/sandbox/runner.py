@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -138,10 +139,14 @@ def peak_megabytes() -> int:
 def left() -> list[str]:
     """Return what the sandbox has left behind: processes of this one's, folders, cgroups."""
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    strangers = [str(path) for path in Path("/proc").glob("[0-9]*") if _owner(path) >= 1_900_000_000]
+    strangers = {str(path) for path in Path("/proc").glob("[0-9]*") if _owner(path) >= 1_900_000_000}
+    end = time.monotonic() + 30  # programs of other sandboxes of this machine, which end soon
+    while strangers and time.monotonic() < end:
+        time.sleep(0.2)
+        strangers = {path for path in strangers if _owner(Path(path)) >= 1_900_000_000}
     folders = [str(path) for path in Path(tempfile.gettempdir()).glob(f"qwenkit-sandbox-{os.getpid()}-*")]
     groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/qwenkit-sandbox-{os.getpid()}-*")]
-    return own + strangers + folders + groups
+    return own + sorted(strangers) + folders + groups
 
 
 def _owner(path: Path) -> int:
