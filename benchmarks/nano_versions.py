@@ -1,22 +1,28 @@
 """Two versions of qwenkit on the nano family, in turn: seconds of a step, peak memory, and what became of every node.
 
     python benchmarks/nano_versions.py --other QWENKIT [--runs 3] [--recipe nano-quick] [--own QWENKIT] [--out F.json]
+        [--together] [--work FOLDER]
 
 `--other` is the executable of another version. Without `--recipe` each run is `nano` with its sizes and fewer steps, up
 to its PPO; with it, that recipe as it is, run number i with the seed i. The versions take turns, so that both meet the
-machine's moods. A node's seconds are the median of its steps after the first ten (of PPO: after the first three), then
-the lowest of the runs: what disturbs a machine only adds. Minutes, and headlines of each seed, are shown below for
-whole recipes. The last line is the lowest of what was aimed at: no node 5 % slower.
+machine's moods; with `--together` they run at the same time, with one thread each. `--work` keeps the runs, and a run
+that was cut off is continued there by the same command. A node's seconds are the median of its steps after the first
+ten (of PPO: after the first three), then the lowest of the runs: what disturbs a machine only adds. Minutes, and
+headlines of each seed, are shown below for whole recipes. The last line is the lowest of what was aimed at: no node 5 %
+slower.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,13 +44,14 @@ class Node(NamedTuple):
     headline: str
 
 
-def run(executable: str, out: Path, recipe: str | None, seed: int) -> dict[str, Node]:
+def run(executable: str, out: Path, recipe: str | None, seed: int, threads: int | None = None) -> dict[str, Node]:
     """Run the recipe; return what became of each node."""
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     words = [executable, "run", recipe or "nano", "--out", str(out), "--quiet"]
     changes = [f"seed={seed}"] if recipe else FEWER
     words += [] if recipe else ["--until", "chat-rlhf"]
     done = subprocess.run([*words, *(word for change in changes for word in ("--set", change))],
-                          capture_output=True, text=True)  # fmt: skip
+                          capture_output=True, text=True, env=environment)  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} did not run:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
     steps: dict[str, list[float]] = {}
@@ -70,15 +77,23 @@ def main() -> None:
     parser.add_argument("--own", default=str(Path(sys.executable).with_name("qwenkit")))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--recipe", help="a recipe as it is, with another seed in each run")
+    parser.add_argument("--together", action="store_true", help="both versions at the same time, a thread each")
+    parser.add_argument("--work", type=Path, help="keep the runs in this folder, and continue them there")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     results: dict[str, list[dict[str, Node]]] = {"other": [], "own": []}
-    with tempfile.TemporaryDirectory() as place:
-        for number in range(given.runs):
-            for name, executable in (("other", given.other), ("own", given.own)):
-                results[name].append(run(executable, Path(place) / f"{name}-{number}", given.recipe, number))
+    executables, threads = {"other": given.other, "own": given.own}, 1 if given.together else None
+    with contextlib.ExitStack() as stack:
+        place = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        pool = stack.enter_context(ThreadPoolExecutor(2 if given.together else 1))
+        for seed in range(given.runs):
+            jobs = {name: pool.submit(run, executable, place / f"{name}-{seed}", given.recipe, seed, threads)
+                    for name, executable in executables.items()}  # fmt: skip
+            for name, job in jobs.items():
+                results[name].append(job.result())
                 print(name, results[name][-1], file=sys.stderr, flush=True)
-    print(f"{platform.machine()}, {given.runs} runs of each in turn")
+    manner = "at once, a thread each" if given.together else "in turn"
+    print(f"{platform.machine()}, {given.runs} runs of each {manner}")
     ratios = print_seconds(results)
     if given.recipe:
         print_headlines(results)
