@@ -106,6 +106,11 @@ async def not_http(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
     writer.close()
 
 
+async def hangs_up(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
+    """The connection ends before a byte of an answer."""
+    writer.transport.abort()
+
+
 def in_turn(*answers: Answer) -> Answer:
     """One of these after the other, again and again."""
     number = iter(range(10**9))

@@ -54,6 +54,16 @@ def test_a_connection_is_used_again() -> None:
     assert [record.error for record in records] == [None] * 5 and server.connections == 1
 
 
+def test_a_kept_connection_that_was_closed_is_met_once() -> None:
+    records, server = ask(odd_server.in_turn(odd_server.good, odd_server.hangs_up, odd_server.good), times=2)
+    assert [record.error for record in records] == [None, None] and (server.connections, len(server.requests)) == (2, 3)
+
+
+def test_a_new_connection_that_is_closed_is_an_error() -> None:
+    records, server = ask(odd_server.in_turn(odd_server.good, odd_server.hangs_up, odd_server.hangs_up), times=2)
+    assert [record.error for record in records] == [None, "connection lost"] and len(server.requests) == 3
+
+
 def test_token_ids_for_completions() -> None:
     (record,), server = ask(odd_server.good, LoadRequest([5, 6], None, 2), api="completions")
     assert record.error is None and server.requests[0][0].startswith("POST /v1/completions ")

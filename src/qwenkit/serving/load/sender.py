@@ -6,7 +6,9 @@
 
 It speaks to any server of OpenAI's API and believes none: every wait has a limit, bodies and events have one, no
 redirect is followed (a key goes to the server that was named, and nowhere else), nothing is decompressed, and whatever
-comes that is not a stream is an error with a kind and the server's own words.
+comes that is not a stream is an error with a kind and the server's own words. Only a request that meets a kept
+connection which the server has closed in the meantime is sent again, on another one: no byte of an answer had come, and
+the time of that is in the record.
 """
 
 from __future__ import annotations
@@ -90,8 +92,10 @@ class HttpSender:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._target.connect_seconds, sock_read=self._target.silence_seconds
         )
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_notice_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), headers=headers, timeout=timeout,
+            trace_configs=[trace], connector=aiohttp.TCPConnector(limit=0), headers=headers, timeout=timeout,
             cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False, trust_env=False,
         )  # fmt: skip
         return self
@@ -132,8 +136,8 @@ class HttpSender:
         record.sent = time.perf_counter()
         try:
             async with asyncio.timeout(self._target.request_seconds):
-                async with self.session.post(self._url, data=body, allow_redirects=False) as response:
-                    await _read_response(response, record)
+                while await self._meets_a_closed_connection(body, record):
+                    pass
         except BrokenStream as error:
             record.fail(error.kind, str(error))
         except aiohttp.ServerTimeoutError as error:
@@ -147,6 +151,27 @@ class HttpSender:
             record.fail("connection lost", _reason(error))
         except (aiohttp.ClientError, ValueError) as error:
             record.fail("not HTTP", _reason(error))
+
+    async def _meets_a_closed_connection(self, body: bytes, record: RequestRecord) -> bool:
+        """Send the body and read the answer. True where the connection had been kept from a request before, and the
+        server has closed it: each such one is met once, so a caller may ask until it is false."""
+        reused: list[bool] = []
+        try:
+            async with self.session.post(
+                self._url, data=body, allow_redirects=False, trace_request_ctx=reused
+            ) as response:
+                await _read_response(response, record)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not reused or record.status is not None:
+                raise
+            return True
+        return False
+
+
+async def _notice_reuse(session: aiohttp.ClientSession, context: Any, given: Any) -> None:
+    """Tell a request that its connection was kept from another one (a signal of aiohttp's)."""
+    if isinstance(reused := context.trace_request_ctx, list):
+        reused.append(True)
 
 
 async def _read_response(response: aiohttp.ClientResponse, record: RequestRecord) -> None:
