@@ -79,8 +79,13 @@ class Stepper:
         """Return how many tokens the next step may compute."""
         if self.invariant:
             return self.step_tokens
-        answers = sum(not self.scheduler.is_prefill(sequence) for sequence in self.scheduler.running)
-        return self.step_tokens if not answers else min(self.step_tokens, answers + self._pace.prompt_tokens())
+        scheduler = self.scheduler
+        answers = sum(not scheduler.is_prefill(sequence) for sequence in scheduler.running)
+        if not answers:
+            return self.step_tokens
+        queued = min(len(scheduler.waiting), scheduler.max_batch - len(scheduler.running))
+        waiting = len(scheduler.running) - answers + queued
+        return min(self.step_tokens, answers + self._pace.prompt_tokens(waiting, answers))
 
     def _compute(self, batch: Batch) -> None:
         start, pool = time.perf_counter(), self.scheduler.pool
