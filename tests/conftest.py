@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ __all__ = [
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # what might be the name of a model asks nobody; the tests of the Hub undo it
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Exempt what is loaded by now from garbage collection: a run collects before each node, and would visit all of
+    torch and of the tests each time, which is most of what runs of toys take."""
+    gc.collect()
+    gc.freeze()
 
 
 def test_data() -> Path | None:

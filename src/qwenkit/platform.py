@@ -125,13 +125,17 @@ def resident_mb() -> int:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect numbers."""
-    installed = {"python": _platform.python_version()}
-    for name in PACKAGES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    installed = {name: version for name in PACKAGES if (version := installed_version(name)) is not None}
+    return {"python": _platform.python_version(), **installed}
+
+
+@functools.cache
+def installed_version(package: str) -> str | None:
+    """Return the version of a package, None where it is not installed. What a process has loaded stays what it is."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def machine() -> dict[str, object]:
