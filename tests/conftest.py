@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # what might be the name of a model asks nob
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Exempt what is loaded by now from garbage collection: a run collects before each node, and would visit all of
-    torch and of the tests each time, which is most of what runs of toys take."""
-    gc.collect()
-    gc.freeze()
+_HEAVY = ("torch", "torch._dynamo", "transformers", "gradio")
+_exempt: set[str] = set()
+
+
+def pytest_runtest_setup() -> None:
+    """Exempt heavy packages from garbage collection once they are loaded: a run collects before each node, and would
+    visit all of torch and its compiler each time, which is most of what runs of toys take."""
+    loaded = {name for name in _HEAVY if name in sys.modules}
+    if loaded - _exempt:
+        _exempt.update(loaded)
+        gc.collect()
+        gc.freeze()
 
 
 def test_data() -> Path | None:
