@@ -108,26 +108,15 @@ class Sandbox:
 
     def _program(self, program: Program, files: Files, box: str) -> tuple[list[str], list[tuple[str, bytes]]]:
         """Return the command of a program and the files of its box; raises a `UserError` for what is none."""
-        content = [(f"work/{_relative(name)}", _bytes(f"files[{name!r}]", body)) for name, body in files.items()]
-        _refuse_folders({name for name, _ in content})
+        content = [(f"work/{name}", body) for name, body in file_content(files, self.limits)]
         if isinstance(program, str | bytes):
             code = program.encode("utf-8", "surrogatepass") if isinstance(program, str) else program
             argv = [self.setup.python, "-P", f"{box}/main.py"]
             content.append(("main.py", code))
         else:
             argv = _arguments(program)
-        self._check_size(content)
+        _check_size(content, self.limits)
         return argv, content
-
-    def _check_size(self, content: Sequence[tuple[str, bytes]]) -> None:
-        """Raise a `UserError` where what the program is given is more than it may have."""
-        size, most = sum(len(body) for _, body in content), self.limits.disk_bytes
-        if size > most:
-            raise UserError(f"code and files take {size:,} bytes", where="files", expected=f"at most {most:,}",
-                            hint="raise Limits.disk_bytes")  # fmt: skip
-        if len(content) > self.limits.files:
-            raise UserError(f"{len(content):,} files", where="files", expected=f"at most {self.limits.files:,}",
-                            hint="raise Limits.files")  # fmt: skip
 
 
 class Running:
@@ -195,12 +184,14 @@ def _status(answer: Answer, stderr: bytes, omitted: bool, out_of_memory: bool) -
     if answer.code == 0:
         return "ok"
     by_signal: dict[int, Status] = {-_SIGXCPU: "timeout", -_SIGXFSZ: "disk"}
+    return limit_in(stderr) or by_signal.get(answer.code, "killed" if answer.code < 0 else "error")
+
+
+def limit_in(words: bytes) -> Status | None:
+    """Return the limit that a program's last words tell of: the system only refuses it more, and it says so itself."""
     by_words: list[tuple[re.Pattern[bytes], Status]] = [(_MEMORY, "memory"), (_DISK, "disk"), (_PROCESSES, "processes")]
-    last = b"\n".join(stderr.rstrip().splitlines()[-6:])
-    for pattern, status in by_words:
-        if pattern.search(last):
-            return status
-    return by_signal.get(answer.code, "killed" if answer.code < 0 else "error")
+    last = b"\n".join(words.rstrip().splitlines()[-6:])
+    return next((status for pattern, status in by_words if pattern.search(last)), None)
 
 
 def _python(path: str | None) -> str:
@@ -209,6 +200,28 @@ def _python(path: str | None) -> str:
     if not python or not os.access(python, os.X_OK):
         raise UserError(f"there is no Python at `{python}`", where="python", expected="the path of a Python")
     return os.path.abspath(python)
+
+
+def file_content(files: Files, limits: Limits) -> list[tuple[str, bytes]]:
+    """Return (path, content) of files that are given to a program; raises a `UserError` for paths that leave its
+    folder, for what is neither text nor bytes, and for more than it may have."""
+    if not isinstance(files, Mapping):
+        raise UserError(f"{files!r}"[:200], where="files", expected="contents by relative path")
+    content = [(_relative(name), _bytes(f"files[{name!r}]", body)) for name, body in files.items()]
+    _refuse_folders({name for name, _ in content})
+    _check_size(content, limits)
+    return content
+
+
+def _check_size(content: Sequence[tuple[str, bytes]], limits: Limits) -> None:
+    """Raise a `UserError` where what the program is given is more than it may have."""
+    size, most = sum(len(body) for _, body in content), limits.disk_bytes
+    if size > most:
+        raise UserError(f"code and files take {size:,} bytes", where="files", expected=f"at most {most:,}",
+                        hint="raise Limits.disk_bytes")  # fmt: skip
+    if len(content) > limits.files:
+        raise UserError(f"{len(content):,} files", where="files", expected=f"at most {limits.files:,}",
+                        hint="raise Limits.files")  # fmt: skip
 
 
 def _relative(name: object) -> str:
@@ -227,10 +240,10 @@ def _refuse_folders(names: set[str]) -> None:
     """Raise a `UserError` where a file is to be a folder as well."""
     for name in names:
         parts = name.split("/")
-        for end in range(2, len(parts)):
+        for end in range(1, len(parts)):
             above = "/".join(parts[:end])
             if above in names:
-                raise UserError(f"{above.removeprefix('work/')!r} is a file and a folder", where="files")
+                raise UserError(f"{above!r} is a file and a folder", where="files")
 
 
 def _bytes(where: str, body: object) -> bytes:

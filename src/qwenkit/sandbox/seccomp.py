@@ -61,6 +61,10 @@ CONDITIONS: Mapping[str, tuple[Condition, ...]] = {
 }
 """Calls that are allowed for some arguments."""
 
+_WITHOUT_EFFECT = frozenset({"sched_setscheduler"})
+"""Calls of a server's libraries that answer as if they were done. ZeroMQ sets the policy of its threads to what it is
+and gives up where that fails; a call that was made could slow other processes of the same user."""
+
 _UNKNOWN = frozenset({"clone3"})
 """Calls whose flags a filter cannot read, which answer that they do not exist: libraries take `clone` then."""
 
@@ -84,7 +88,7 @@ def program(metadata: bool, serving: bool = False, connecting: bool = False, mac
     known = numbers(machine)
     left_out = set(_UNKNOWN)
     left_out |= set() if metadata else METADATA
-    left_out |= set() if serving else SERVING
+    left_out |= _WITHOUT_EFFECT if serving else SERVING | _WITHOUT_EFFECT
     left_out |= set() if connecting else {"connect"}
     plain = sorted(number for name, number in known.items() if name not in left_out and name not in CONDITIONS)
     code = [
@@ -95,6 +99,8 @@ def program(metadata: bool, serving: bool = False, connecting: bool = False, mac
         code += [_step(_AT_LEAST, first, 0, 2), _step(_GREATER, last, 1, 0), _step(_RETURN, _ALLOW)]
     for name in sorted(CONDITIONS.keys() & known.keys() - left_out):
         code += _conditional(known[name], CONDITIONS[name])
+    for name in sorted(_WITHOUT_EFFECT) if serving else ():
+        code += [_step(_EQUAL, known[name], 0, 1), _step(_RETURN, _ERRNO)]
     for name in sorted(_UNKNOWN & known.keys()):
         code += [_step(_EQUAL, known[name], 0, 1), _step(_RETURN, _ERRNO | _ENOSYS)]
     code += [_step(_GREATER, max(known.values()), 0, 1), _step(_RETURN, _ERRNO | _ENOSYS)]
