@@ -322,12 +322,14 @@ def _program(folder: str, key: str, figures: Sequence[str]) -> str:
 
 @cache
 def _font_settings() -> str:
-    """Return matplotlib's settings, by which Chinese is drawn where a font of the system has it."""
+    """Return matplotlib's settings, by which Chinese is drawn where a font of the system has it.
+
+    A list of families falls back for each character; a generic family, such as sans-serif, does not."""
     families: list[str] = []
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         done = subprocess.run(["fc-list", ":lang=zh-cn", "family"], capture_output=True, text=True, timeout=10)
         families = sorted({line.split(",")[0].replace("\\-", "-").strip() for line in done.stdout.splitlines()})
-    return f"font.sans-serif: {', '.join(['DejaVu Sans', *filter(None, families)][:6])}\naxes.unicode_minus: False\n"
+    return f"font.family: {', '.join(['DejaVu Sans', *filter(None, families)][:6])}\naxes.unicode_minus: False\n"
 
 
 def check_installed() -> None:
