@@ -206,9 +206,10 @@ class Interpreter:
                 self._had_state = False
                 return self._dead(death, output, time.monotonic() - start)
             self._wait_idle()
-            failed: Status = limit_in(output.error.encode()) or "error" if output.has_failed else "ok"
-            status: Status = cause or failed
-            return _result(status, output, found, time.monotonic() - start, lost)
+            ended: Status = cause or "ok"
+            if output.has_failed and not cause:
+                ended = limit_in(output.error.encode()) or "error"
+            return _result(ended, output, found, time.monotonic() - start, lost)
 
     def _ready(self) -> tuple[Kernel, bool]:
         """Return the kernel, started where there is none, and whether an earlier one's state is lost by that."""

@@ -88,7 +88,8 @@ def program(metadata: bool, serving: bool = False, connecting: bool = False, mac
     known = numbers(machine)
     left_out = set(_UNKNOWN)
     left_out |= set() if metadata else METADATA
-    left_out |= _WITHOUT_EFFECT if serving else SERVING | _WITHOUT_EFFECT
+    left_out |= _WITHOUT_EFFECT
+    left_out |= set() if serving else SERVING
     left_out |= set() if connecting else {"connect"}
     plain = sorted(number for name, number in known.items() if name not in left_out and name not in CONDITIONS)
     code = [
