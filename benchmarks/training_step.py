@@ -50,16 +50,18 @@ def _rows(vocab: int, step: int) -> torch.Tensor:
 
 def _our_step(vocab: int, precision: str, how: str) -> Callable[[int], float]:
     from qwenkit.model import ModelConfig, Transformer, init_weights
-    from qwenkit.training import Batch, RunState, StepBatch, build_optimizer, build_schedule, train_update
+    from qwenkit.training import PackedBatch, RunState, StepBatch, build_optimizer, build_schedule, train_update
 
     model = init_weights(Transformer(ModelConfig(vocab_size=vocab, **SHAPE)), seed=0)
     if how == "checkpointed":
         model.model.activation_checkpointing = True
     optimizer = build_optimizer(model, "adamw", lr=3e-4)
 
-    def batches(step: int) -> StepBatch[Batch]:
+    def batches(step: int) -> StepBatch[PackedBatch]:
         ids, ones = _rows(vocab, step), torch.ones(ROWS, LENGTH)
-        return StepBatch.of([Batch.of(ids[:, :-1], ids[:, 1:], ones, torch.zeros(ROWS, LENGTH, dtype=torch.long))])
+        return StepBatch.of(
+            [PackedBatch.of(ids[:, :-1], ids[:, 1:], ones, torch.zeros(ROWS, LENGTH, dtype=torch.long))]
+        )
 
     dtype = None if precision == "fp32" else DTYPES[precision]
     update = train_update(model, optimizer, batches, build_schedule("constant", 100, 0, 1.0), dtype=dtype,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qwenkit import __version__
 from qwenkit.artifacts import read_manifest
 from qwenkit.config import default_text
 from qwenkit.lineage.recipe import load_recipe
@@ -53,6 +54,16 @@ def test_help_tells_defaults_and_required_keys(kind: str, width: int, monkeypatc
 def test_help_ends_with_an_example(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     page = help_page(monkeypatch, command, 80)
     assert page.rstrip().rpartition("╯")[2].split()[:2] == ["Example:", "qwenkit"]
+
+
+@pytest.mark.parametrize("command", ["", "inspect"])
+def test_without_a_command_the_help_page_is_the_whole_answer(command: str) -> None:
+    code, out, err = call(command)
+    assert code == 2 and "Commands" in out and err == ""
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert call("--version") == (0, f"qwenkit {__version__}\n", "")
 
 
 @pytest.mark.parametrize("kind", KINDS)

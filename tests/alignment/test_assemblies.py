@@ -23,7 +23,7 @@ from qwenkit.alignment import (
     optimizer_step,
     sampled_logprobs,
 )
-from qwenkit.alignment.collect import Sampler
+from qwenkit.alignment.collect import RolloutEngine
 from qwenkit.alignment.policy_gradient import policy_gradient
 from qwenkit.inference.outputs import Output
 from qwenkit.training import build_optimizer
@@ -82,7 +82,7 @@ OBSERVATION = (20, 21)
 class TwoTurns:
     """Two sampled tokens, an observation that nobody sampled, two more; token 7 in the first turn is rewarded there."""
 
-    def __call__(self, sampler: Sampler, prompts: Prompts, step: int, /) -> Trajectories:
+    def __call__(self, sampler: RolloutEngine, prompts: Prompts, step: int, /) -> Trajectories:
         params = SamplingParams.plain(max_tokens=2, temperature=1.0, ignore_eos=True, logprobs=True)
         chosen, rng_ids = prompts.at(step), prompts.rng_ids(step)
         with torch.inference_mode():

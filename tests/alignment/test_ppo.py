@@ -25,7 +25,7 @@ from qwenkit.alignment import (
 from qwenkit.alignment.passes import Passes, minibatches
 from qwenkit.errors import Stopped, UserError
 from qwenkit.model.config import ContextExtension
-from qwenkit.training import Batch, StepBatch, lm_objective
+from qwenkit.training import PackedBatch, StepBatch, lm_objective
 
 from .conftest import IM_END, VOCAB
 
@@ -48,11 +48,11 @@ def rewards_of(score: Score) -> Rewards:
     return Rewards({"model": Weighted(1.0, lambda rows, items: score([read.text(each) for each in items]).tolist())})
 
 
-def documents(number: int) -> StepBatch[Batch]:
+def documents(number: int) -> StepBatch[PackedBatch]:
     """A stream of pretraining batches: two documents packed in one row, other tokens for other numbers."""
     ids = torch.arange(12).add(number * 5).remainder(VOCAB)[None]
     packed = torch.tensor([[0] * 7 + [1] * 5])
-    return StepBatch.of([Batch.of(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)])
+    return StepBatch.of([PackedBatch.of(ids, ids.roll(-1, 1), torch.ones(1, 12), packed, (), (), 12)])
 
 
 def build(make_policy, make_scalar, config: PPOConfig = QUICK, **given) -> PPO:
@@ -117,7 +117,7 @@ def test_the_pretraining_term_adds_exactly_its_own_gradient(make_policy, make_sc
 def test_the_pretraining_stream_is_read_once_for_each_policy_update(make_policy, make_scalar) -> None:
     asked: list[int] = []
 
-    def stream(number: int) -> StepBatch[Batch]:
+    def stream(number: int) -> StepBatch[PackedBatch]:
         asked.append(number)
         return documents(number)
 

@@ -241,9 +241,8 @@ class Interpreter:
 
     def _dead(self, death: KernelDied, output: CellOutput, seconds: float) -> CellResult:
         """Return the result of a cell at which the kernel ended."""
-        status: Status = death.result.status
-        if status in ("ok", "error", "killed"):
-            status = death.cause or "killed"
+        by_limit = death.result.status not in ("ok", "error", "killed")
+        status: Status = death.result.status if by_limit else death.cause or "killed"
         words = death.result.stderr.strip()
         said = CellOutput(self.limits.output_bytes)
         said.take("stream", {"name": "stderr", "text": f"{output.stream('stderr')}{words}"})

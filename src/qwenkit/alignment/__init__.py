@@ -8,8 +8,8 @@
 Reading order: `annotation` -> `comparisons` -> `pair_encoding` -> `pair_shards` -> `reward_model` -> `ranking` (which
 pairs a model ranks correctly) -> `pair_training`. Then what every objective on samples is built of: `trajectory` ->
 `trajectories` -> `collect` -> `rewards` (a user's own: `own_rewards` and `reward_worker`, with `reward_messages`
-between them) -> `ppo_loss` -> `passes` -> `advantages` -> `policy_gradient`, and `ppo_config` -> `ppo`, which puts them
-together and which `gold_rubric` observes.
+between them) -> `ppo_loss` -> `passes` -> `advantages` -> `policy_gradient`, and `ppo_config` -> `ppo_models` -> `ppo`,
+which puts them together and which `gold_rubric` observes.
 Supervised fine-tuning (§3.1) needs nothing from here: it is the stock update with the renderer's loss mask. Names load
 on first use, so that importing this package does not import torch.
 """
@@ -38,7 +38,7 @@ _HOME = {
     "Trajectory": "trajectory",
     "Trajectories": "trajectories",
     "Prompts": "collect",
-    "Sampler": "collect",
+    "RolloutEngine": "collect",
     "Collector": "collect",
     "SingleTurn": "collect",
     "Reward": "rewards",
@@ -48,6 +48,9 @@ _HOME = {
     "ModelReward": "rewards",
     "OwnReward": "own_rewards",
     "find_reward": "reward_worker",
+    "load_policy_and_reference": "ppo_models",
+    "load_value_model": "ppo_models",
+    "load_rewards": "ppo_models",
     "Passes": "passes",
     "Advantages": "advantages",
     "gae_advantages": "advantages",

@@ -63,7 +63,20 @@ class Prompts:
         return list(step_numbers(step, self.per_step))
 
 
-class Sampler(Protocol):
+def longest_prompt(ids: Sequence[Sequence[int]], seq_length: int, max_tokens: int) -> int:
+    """Return how many tokens a prompt may have so that it fits into `seq_length` tokens with an answer of `max_tokens`;
+    raises a `UserError` where no prompt is that short."""
+    most, shortest = seq_length - max_tokens, min(map(len, ids), default=0)
+    if shortest > most:
+        raise UserError(
+            f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {seq_length} less "
+            f"`max_tokens` = {max_tokens} leaves {max(0, most)}",
+            hint="raise `seq_length`, or lower `max_tokens`",
+        )
+    return most
+
+
+class RolloutEngine(Protocol):
     """What samples for a policy: `inference.Engine` is one."""
 
     def update_weights(self) -> None:
@@ -84,7 +97,7 @@ class Sampler(Protocol):
 class Collector(Protocol):
     """What turns the prompts of a step into trajectories: one answer each, or several turns with tools between."""
 
-    def __call__(self, sampler: Sampler, prompts: Prompts, step: int, /) -> Trajectories:
+    def __call__(self, sampler: RolloutEngine, prompts: Prompts, step: int, /) -> Trajectories:
         """Return the trajectories of a step, those of a prompt together; a pure function of weights, seed and step."""
         ...
 
@@ -103,7 +116,7 @@ class SingleTurn:
     stop_token_ids: tuple[int, ...] = ()
     decode: Callable[[Sequence[int]], str] | None = None
 
-    def __call__(self, sampler: Sampler, prompts: Prompts, step: int, /) -> Trajectories:
+    def __call__(self, sampler: RolloutEngine, prompts: Prompts, step: int, /) -> Trajectories:
         """Return `samples` answers to each prompt of a step."""
         params = SamplingParams.plain(n=self.samples, max_tokens=self.max_tokens, temperature=self.temperature,
                                       top_p=self.top_p, stop_token_ids=(self.im_end_id, *self.stop_token_ids),

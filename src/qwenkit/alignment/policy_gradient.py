@@ -20,7 +20,7 @@ from qwenkit.alignment.passes import Metrics, Passes
 from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.model import Transformer
 from qwenkit.model.logprobs import token_logprobs
-from qwenkit.training import Batch, OptimizerSet, StepBatch, clip_gradients, lm_objective, raise_alarm
+from qwenkit.training import OptimizerSet, PackedBatch, StepBatch, clip_gradients, lm_objective, raise_alarm
 
 
 def sampled_logprobs(model: Transformer, batch: Trajectories) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ def policy_gradient(
     return passes.gradient(batch, rows, lambda part: sampled_logprobs(policy, part)[0], loss)
 
 
-def pretraining_gradient(policy: Transformer, batch: StepBatch[Batch], coef: float, passes: Passes) -> Metrics:
+def pretraining_gradient(policy: Transformer, batch: StepBatch[PackedBatch], coef: float, passes: Passes) -> Metrics:
     """Add the gradient of the pretraining term (PPO-ptx): `coef` times the mean loss over one batch of packed
     documents."""
     device, total = next(policy.parameters()).device, 0.0

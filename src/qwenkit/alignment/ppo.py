@@ -42,7 +42,7 @@ from torch import Tensor
 
 from qwenkit.alignment import ppo_loss
 from qwenkit.alignment.advantages import Advantages, gae_advantages, value_gradient
-from qwenkit.alignment.collect import Collector, Prompts, Sampler
+from qwenkit.alignment.collect import Collector, Prompts, RolloutEngine
 from qwenkit.alignment.passes import Metrics, Passes, add_to, minibatches
 from qwenkit.alignment.policy_gradient import (
     optimizer_step,
@@ -57,7 +57,7 @@ from qwenkit.alignment.trajectories import Trajectories
 from qwenkit.errors import UserError
 from qwenkit.model import ScalarModel, Transformer
 from qwenkit.model.modes import set_activation_checkpointing
-from qwenkit.training import Batch, RunState, StepBatch, build_optimizer
+from qwenkit.training import PackedBatch, RunState, StepBatch, build_optimizer
 
 
 class Observe(Protocol):
@@ -91,9 +91,9 @@ class PPO:
         prompts: Prompts,
         config: PPOConfig,
         *,
-        sampler: Sampler,
+        sampler: RolloutEngine,
         collect: Collector,
-        ptx: Callable[[int], StepBatch[Batch]] | None = None,
+        ptx: Callable[[int], StepBatch[PackedBatch]] | None = None,
         observe: Observe | None = None,
     ) -> None:
         """Set up a run of PPO: the models are put into eval mode, and the reference needs no gradients.

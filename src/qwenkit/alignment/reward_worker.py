@@ -17,15 +17,17 @@ import pickle
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 from qwenkit.alignment.reward_messages import Messages
 from qwenkit.alignment.trajectory import Trajectory
-from qwenkit.custom_functions import FunctionFile, failure, find_function, load_function
-from qwenkit.errors import UserError, listed
+from qwenkit.custom_functions import FORM, FunctionFile, failure, find_function, load_function
+from qwenkit.errors import UserError, listed, nearest
 
+MODEL_REWARD = "model"
+"""The name of the reward model in a table of rewards; every other name is a function's."""
 WATCH_SECONDS = 0.1
 """How long a group may outlive its parent."""
 
@@ -34,6 +36,26 @@ def find_reward(name: str) -> FunctionFile:
     """Return a reward by its name, `module:function` or `file.py:function`, without running any of its code; raises
     the `UserError`s of `find_function`."""
     return find_function(name, "reward", "(rows, trajectories)")
+
+
+def find_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
+    """Return the functions of a table of rewards by their names; raises a `UserError` for one that does not exist."""
+    for name in names:
+        if name != MODEL_REWARD and ":" not in name:
+            expected, close = f"`{MODEL_REWARD}`, {FORM}", nearest(name, [MODEL_REWARD])
+            raise UserError(f"no reward `{name}`", expected=expected, nearest=close)
+    return {name: find_reward(name) for name in names if name != MODEL_REWARD}
+
+
+def check_reward_weights(weights: Mapping[str, float], has_reward_model: bool) -> None:
+    """Raise a `UserError` for an empty table of rewards, for names that do not exist, and for `model` without a reward
+    model."""
+    if not weights:
+        raise UserError("`reward` is empty", expected='weights, like {model = 1.0, "checks:score" = 0.5}')
+    if MODEL_REWARD in weights and not has_reward_model:
+        hint = f"name one, or give `reward` a table without `{MODEL_REWARD}`"
+        raise UserError(f"`reward` holds `{MODEL_REWARD}`, but there is no `reward_model`", hint=hint)
+    find_rewards(weights)
 
 
 def serve(given: str) -> None:

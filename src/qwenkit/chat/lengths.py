@@ -1,6 +1,6 @@
 """Conversations that are longer than a training sequence: cut between turns, never inside one.
 
-    parts, left_out = cut(messages, row=2048, policy="split", size=lambda part: len(tok.render(part, tools).ids))
+    parts, left_out = cut(messages, max_tokens=2048, policy="split", size=lambda part: len(tok.render(part, tools).ids))
 
 `drop`: the whole conversation or nothing. `split`: several conversations, each with the system turn before it, so that
 every turn is in one of them and each answer is learnt once; they take as many turns as fit, in order. `truncate`:
@@ -24,20 +24,20 @@ TooLong = Literal["drop", "split", "truncate"]
 Size = Callable[[Sequence[Message]], int]
 
 
-def cut(messages: Sequence[Message], row: int, policy: TooLong, size: Size) -> tuple[list[list[Message]], int]:
-    """Return the parts of a conversation that have at most `row` tokens by `size`, and how many turns are in none of
-    them.
+def cut(messages: Sequence[Message], max_tokens: int, policy: TooLong, size: Size) -> tuple[list[list[Message]], int]:
+    """Return the parts of a conversation that have at most `max_tokens` tokens by `size`, and how many turns are in
+    none of them.
 
     Raises a `UserError` for an unknown policy."""
     if policy not in get_args(TooLong):
         what, known = f"unknown policy {policy!r} for what is too long", get_args(TooLong)
         raise UserError(what, expected=", ".join(known), nearest=nearest(policy, known))
-    if size(messages) <= row:
+    if size(messages) <= max_tokens:
         return [list(messages)], 0
     head, turns = cut_turns(messages)
 
     def fits(start: int, stop: int) -> bool:
-        return size(joined(head, turns[start:stop])) <= row
+        return size(joined(head, turns[start:stop])) <= max_tokens
 
     if policy == "drop":
         spans = []

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from qwenkit import __version__
 from qwenkit.errors import UserError, visible
 from qwenkit.files import CONFIG_BYTES, MEGABYTE, is_disk_full
 from qwenkit.records import Quarantine, write_bytes
@@ -33,6 +34,21 @@ inspect_app = typer.Typer(
     epilog="Example:  qwenkit inspect loss-mask runs/nano/world/chat.jsonl --tokenizer runs/nano/tokenizer",
 )
 app.add_typer(inspect_app, name="inspect")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"qwenkit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def as_folder(text: str) -> Path:

@@ -67,6 +67,8 @@ def _answer() -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # the help page has just been printed
+            return MISTAKE
         return _tell(_misused(error))
 
 

@@ -9,23 +9,20 @@ after, with or without the pretraining term: what RLHF costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import model_validator
 
 from qwenkit.alignment.ppo_config import PPOConfig
-from qwenkit.alignment.reward_worker import find_reward
+from qwenkit.alignment.reward_worker import check_reward_weights, find_rewards
 from qwenkit.chat.publish import STYLE, Style, chat_tokenizer, prompt_ids
 from qwenkit.config import content, edge, runtime, stage_config
-from qwenkit.custom_functions import FORM, FunctionFile
 from qwenkit.data.chats.datasets import notes, write_quarantine
 from qwenkit.data.documents import iter_documents, train_validation_split
 from qwenkit.data.tokens.tokenize import tokenize
-from qwenkit.errors import UserError, nearest
+from qwenkit.errors import UserError
 from qwenkit.evaluation.chat_answers import greedy_rubric
 from qwenkit.evaluation.questions import prompt_check, read_prompts, split_prompts
 from qwenkit.json_values import mapping, number
@@ -42,13 +39,11 @@ if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
     from qwenkit.data.tokens.shards import Shards
     from qwenkit.model import ScalarModel, Transformer
-    from qwenkit.model.adapted import Trunks
 
 SUMMARY = "reinforcement learning from a reward model, with the pretraining-gradient term"
 EXAMPLE = "--model runs/nano/chat --reward-model runs/nano/reward --prompts runs/nano/world --corpus runs/nano/corpus"
 ORDER = 100
 CHAT_MODEL = True
-MODEL = "model"  # the name of the reward model in the table of rewards
 VERSION = 6  # 6: the engine computes by native code; 5: as pretrain; one stop rule; 4: whole ids tell documents apart
 PRODUCES = ("model", "tokenizer")
 ROW_CHECKS = {"prompts": prompt_check("rl", False)}
@@ -119,12 +114,7 @@ class Config(stage_config(PPOConfig), AdapterConfig):  # pyright: ignore[reportG
     def _rewards(self) -> Config:
         """Refuse an empty table of rewards, names that do not exist, and `model` without a reward model."""
         try:
-            if not self.reward:
-                raise UserError("`reward` is empty", expected='weights, like {model = 1.0, "checks:score" = 0.5}')
-            if MODEL in self.reward and not self.reward_model:
-                hint = "name one, or give `reward` a table without `model`"
-                raise UserError(f"`reward` holds `{MODEL}`, but there is no `reward_model`", hint=hint)
-            own_rewards(self.reward)
+            check_reward_weights(self.reward, self.reward_model is not None)
         except UserError as error:
             raise ValueError(error.text()) from None
         return self
@@ -133,23 +123,16 @@ class Config(stage_config(PPOConfig), AdapterConfig):  # pyright: ignore[reportG
         """Return the content keys; rewards of your own count by the SHA-256 of their files too."""
         identity = super().identity()
         if "reward" in identity:
-            digests = {name: function.digest for name, function in own_rewards(self.reward).items()}
+            digests = {name: function.digest for name, function in find_rewards(self.reward).items()}
             weights = self.reward.items()
             identity["reward"] = {n: [weight, digests[n]] if n in digests else weight for n, weight in weights}
         return identity
 
 
-def own_rewards(names: Iterable[str]) -> dict[str, FunctionFile]:
-    """Return the functions of a table of rewards by their names; raises a `UserError` for one that does not exist."""
-    for name in names:
-        if name != MODEL and ":" not in name:
-            raise UserError(f"no reward `{name}`", expected=f"`{MODEL}`, {FORM}", nearest=nearest(name, [MODEL]))
-    return {name: find_reward(name) for name in names if name != MODEL}
-
-
 def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Result:
     """Measure, train, measure, publish."""
-    from qwenkit.model.adapted import tell_plan, trained_part
+    from qwenkit.alignment.ppo_models import load_policy_and_reference, load_rewards, load_value_model
+    from qwenkit.model.adapted import Trunks, tell_plan, trained_part
     from qwenkit.model.publish import save_chat_model
     from qwenkit.training import Sentinel, loop, validation_losses, validation_sets
 
@@ -158,10 +141,16 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     bad = Quarantine()
     read = read_prompts(sources(inputs, "prompts"), "rl", bad=bad, most=config.max_bad)
     prompts, measuring = split_prompts(read, config.validation_share, context.seed_for("held-out"))
-    policy, reference, trunks = writers(config, folder, context)
+    trunks, bf16 = Trunks(context.device), usable_precision(config.precision, context.device) == "bf16"
+    policy, reference = load_policy_and_reference(folder, trunks, config.lora, context.seed_for("adapter"), bf16=bf16)
     tell_plan(policy, folder)
     dataset, documents = corpus_texts(config, inputs, context)
-    value, rewards = scorers(config, inputs, context, tok, trunks)
+    reward_model = inputs["reward_model"].path if "reward_model" in inputs else None
+    value = load_value_model(reward_model or folder, trunks, config.lora, context.seed_for("value"), bf16=bf16)
+    rewards = load_rewards(
+        config.reward, value, reward_model, tok.im_end_id, seconds=config.reward_seconds, device=context.device,
+        share_weights=config.lora is not None,
+    )  # fmt: skip
     trainer = make_trainer(config, context, tok, prompts, dataset, policy, value, reference, rewards)
     groups = validation_sets(tok, documents, config.seq_length)
     before = context.run_once("before", lambda _: greedy_rubric(reference, tok, measuring, config.max_tokens))
@@ -204,48 +193,6 @@ def corpus_texts(config: Config, inputs: dict[str, Input], context: StageContext
     return dataset, validation
 
 
-def writers(config: Config, folder: Path, context: StageContext) -> tuple[Transformer, Transformer, Trunks]:
-    """Return the policy, its reference, and the weights that models of this node may share.
-
-    The reference computes as the policy does, or their divergence would be that of two dtypes. With an adapter it is
-    the policy's weights without one, or with the one that the policy begins with."""
-    from qwenkit.adapter_files import is_adapter
-    from qwenkit.model.adapted import Trunks, frozen_copy, load_trained
-
-    trunks, seed = Trunks(context.device), context.seed_for("adapter")
-    bf16 = usable_precision(config.precision, context.device) == "bf16"
-    policy = load_trained(folder, trunks, config.lora, seed, bf16=bf16)
-    if config.lora is None:
-        return policy, load_trained(folder, trunks, None, seed), trunks
-    return policy, frozen_copy(policy, with_adapter=is_adapter(folder)), trunks
-
-
-def scorers(
-    config: Config, inputs: dict[str, Input], context: StageContext, tok: ChatTokenizer, trunks: Trunks
-) -> tuple[ScalarModel, Rewards]:
-    """Return the value model, and the rewards by name.
-
-    Without a reward model the value model is the policy's own trunk with a new head. With an adapter value model and
-    reward model share their weights, and those of the policy where they stand on the same model."""
-    from qwenkit.adapter_files import is_adapter
-    from qwenkit.alignment import ModelReward, OwnReward, Rewards, Weighted
-    from qwenkit.model import load_scalar
-    from qwenkit.model.adapted import frozen_copy, load_trained_scorer
-
-    judge = inputs["reward_model"].path if "reward_model" in inputs else None
-    lora = None if config.lora is None else replace(config.lora, modules_to_save=None)
-    start, bf16 = judge or inputs["model"].path, usable_precision(config.precision, context.device) == "bf16"
-    value = load_trained_scorer(start, trunks, lora, context.seed_for("value"), bf16=bf16)
-    functions, parts = own_rewards(config.reward), dict[str, Weighted]()
-    for name, weight in sorted(config.reward.items()):  # in whichever order a recipe has them, the sum is the same
-        if name in functions:
-            parts[name] = Weighted(weight, OwnReward(functions[name], config.reward_seconds))
-        elif judge is not None:  # it may stay as it is stored
-            scorer = frozen_copy(value, is_adapter(judge)) if lora else load_scalar(judge, "auto", context.device)
-            parts[name] = Weighted(weight, ModelReward(scorer, tok.im_end_id))
-    return value, Rewards(parts)
-
-
 def make_trainer(
     config: Config, context: StageContext, tok: ChatTokenizer, rows: list[Row], dataset: Shards | None,
     policy: Transformer, value: ScalarModel, reference: Transformer, rewards: Rewards,
@@ -253,6 +200,7 @@ def make_trainer(
     """Return PPO with its prompts, its batches of pretraining documents, and the gold rubric as an observer."""
     from qwenkit import Engine
     from qwenkit.alignment import PPO, Prompts, SingleTurn, rubric_metrics
+    from qwenkit.alignment.collect import longest_prompt
     from qwenkit.chat import stop_token_ids
     from qwenkit.training import document_batches
 
@@ -261,14 +209,8 @@ def make_trainer(
         max_response_tokens=config.max_tokens,
         seed=context.seed_for("ppo"),
     )
-    ids, most = [prompt_ids(tok, row) for row in rows], config.seq_length - config.max_tokens
-    shortest = min(map(len, ids), default=0)
-    if shortest > most:
-        raise UserError(
-            f"no prompt fits: the shortest has {shortest} tokens, `seq_length` = {config.seq_length} less "
-            f"`max_tokens` = {config.max_tokens} leaves {max(0, most)}",
-            hint="raise `seq_length`, or lower `max_tokens`",
-        )
+    ids = [prompt_ids(tok, row) for row in rows]
+    most = longest_prompt(ids, config.seq_length, config.max_tokens)
     prompts = Prompts(ids, config.prompts_per_step, context.seed, max_tokens=most, rows=rows)
     sampler = Engine(policy, None, max_batch=config.prompts_per_step * config.samples_per_prompt,
                      vocabulary=tok.n_tokens)  # fmt: skip

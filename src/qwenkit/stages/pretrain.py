@@ -95,10 +95,9 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
         "epochs": training.epochs, "train_loss": training.train_loss, "heldout_loss": validation_loss,
     }  # fmt: skip
     losses = ", ".join(f"{name} {loss:.3f}" for name, loss in validation_loss.items())
-    words = (
-        f"{parameters / 1e6:.2f} M weights, {training.tokens / 1e6:.1f} M tokens{summary_part('held-out loss', losses)}"
-    )
-    return Result(metrics, words, precision_warnings(config.precision, context.device))
+    sizes = f"{parameters / 1e6:.2f} M parameters, {training.tokens / 1e6:.1f} M tokens"
+    summary = f"{sizes}{summary_part('held-out loss', losses)}"
+    return Result(metrics, summary, precision_warnings(config.precision, context.device))
 
 
 def model_config_of(config: Config, vocab_size: int, eot_id: int) -> ModelConfig:

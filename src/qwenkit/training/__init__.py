@@ -25,7 +25,7 @@ _HOME = {
     "StepBatches": "step_batch",
     "lm_objective": "lm_loss",
     "mean_loss": "lm_loss",
-    "Batch": "batches",
+    "PackedBatch": "batches",
     "Batches": "batches",
     "build_batch": "batches",
     "document_batches": "batches",

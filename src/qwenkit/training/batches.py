@@ -34,7 +34,7 @@ IGNORED = 0  # id of padding and target of weight 0: any valid id will do
 
 
 @dataclass(frozen=True)
-class Batch:
+class PackedBatch:
     """One micro-batch. Its counts are taken on the host when it is built, so that a step on an accelerator need not
     wait for them."""
 
@@ -68,7 +68,7 @@ class Batch:
         rows: tuple[PackedSequence, ...] = (),
         names: tuple[str, ...] = (),
         content: int | None = None,
-    ) -> Batch:
+    ) -> PackedBatch:
         """Return a batch of these tensors, which lie on the CPU, with its counts."""
         supervised_N = weights_BT.flatten().nonzero().squeeze(1)
         weight, tokens = float(weights_BT.sum(dtype=torch.float64)), int((documents_BT >= 0).sum())
@@ -77,7 +77,7 @@ class Batch:
             ids_BT, targets_BT, weights_BT, documents_BT, supervised_N, is_packed, rows, names, content, weight, tokens
         )  # fmt: skip
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> PackedBatch:
         """Return the batch with its tensors on a device."""
         names = ("ids_BT", "targets_BT", "weights_BT", "documents_BT", "supervised_N")
         return dataclasses.replace(self, **{name: getattr(self, name).to(device) for name in names})
@@ -90,7 +90,7 @@ class Batch:
         return f"rows (epoch:number) {rows}{', ...' if len(self.rows) > 4 else ''}; documents {names}{more}"
 
 
-def build_batch(dataset: TokenDataset, rows: Sequence[PackedSequence], length: int) -> Batch:
+def build_batch(dataset: TokenDataset, rows: Sequence[PackedSequence], length: int) -> PackedBatch:
     """Return a batch [B, T] of packed sequences with T = `length` tokens, filled from the dataset."""
     shape = (len(rows), length)
     ids = np.full(shape, IGNORED, np.int64)
@@ -114,7 +114,7 @@ def build_batch(dataset: TokenDataset, rows: Sequence[PackedSequence], length: i
             at += stop - start
     names = dict.fromkeys(dataset.ids[segment.document] for row in rows for segment in row.segments)
     tensors = [torch.from_numpy(array) for array in (ids, targets, weights, documents)]
-    return Batch.of(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
+    return PackedBatch.of(tensors[0], tensors[1], tensors[2], tensors[3], tuple(rows), tuple(names), content)
 
 
 class RowNumbers(NamedTuple):
@@ -170,7 +170,7 @@ class Batches:
                 expected=f"micro_batch_size that divides {share}",
             )
 
-    def __call__(self, step: int) -> StepBatch[Batch]:
+    def __call__(self, step: int) -> StepBatch[PackedBatch]:
         """Return this process's micro-batches of a step, with the numbers of the whole step."""
         rows = self.order.sequences(step, self.batch_size)
         mine = rows[self.world.rank :: self.world.size]
@@ -188,7 +188,9 @@ def document_batches(
     return Batches(dataset, order, batch_size, micro_batch_size)
 
 
-def validation_batches(dataset: TokenDataset, seq_length: int, batch_size: int, split_documents: bool) -> list[Batch]:
+def validation_batches(
+    dataset: TokenDataset, seq_length: int, batch_size: int, split_documents: bool
+) -> list[PackedBatch]:
     """Return batches that hold every token of a small dataset once, in a fixed order, for the loss on a validation
     split."""
     order = EpochOrder(dataset.digest, 0, dataset.lengths, seq_length, split_documents)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from qwenkit.model.logprobs import cross_entropy_sum
 from qwenkit.model.modes import evaluating
-from qwenkit.training.batches import Batch
+from qwenkit.training.batches import PackedBatch
 
 LossSums = tuple[Tensor, dict[str, Tensor]]
 """The loss of a micro-batch, summed over what it is divided by later, and sums of other metrics for the log."""
@@ -46,7 +46,7 @@ class Objective(Protocol):
         ...
 
 
-def lm_objective(model: LanguageModel, batch: Batch, isolate: bool = True) -> LossSums:
+def lm_objective(model: LanguageModel, batch: PackedBatch, isolate: bool = True) -> LossSums:
     """Return the next-token cross entropy over the supervised tokens of a batch, summed, in nats.
 
     `isolate=False` lets packed documents see each other."""

@@ -21,7 +21,7 @@ from qwenkit.training.world import World
 
 
 class MicroBatch(Protocol):
-    """What one forward pass reads; `training.batches.Batch` is one. All counts lie on the host."""
+    """What one forward pass reads; `training.batches.PackedBatch` is one. All counts lie on the host."""
 
     @property
     def weight(self) -> float:

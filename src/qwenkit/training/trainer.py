@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from qwenkit.data.tokens.dataset import TokenDataset
     from qwenkit.data.tokens.order import EpochOrder
-    from qwenkit.training.batches import Batch
+    from qwenkit.training.batches import PackedBatch
     from qwenkit.training.lm_loss import Objective
     from qwenkit.training.loop import Evaluate
     from qwenkit.training.step_batch import MicroBatch, StepBatches
@@ -121,7 +121,7 @@ def train_packed(
     dataset: TokenDataset,
     order: EpochOrder,
     steps: int,
-    validation: Mapping[str, Sequence[Batch]],
+    validation: Mapping[str, Sequence[PackedBatch]],
     *,
     device: str,
     log: Log,

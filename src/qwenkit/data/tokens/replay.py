@@ -69,15 +69,17 @@ def tokenize_replay(
     return Replay(documents, *draw_documents(documents.lengths, seq_length, budget, seed))
 
 
-def draw_documents(lengths: npt.NDArray[np.int64], row: int, budget: float, seed: int) -> tuple[Sequence[int], int]:
-    """Return the numbers of documents, in the order of a random draw, until those that fit into `row` tokens reach the
-    budget of tokens; and how many of those drawn do not fit.
+def draw_documents(
+    lengths: npt.NDArray[np.int64], seq_length: int, budget: float, seed: int
+) -> tuple[Sequence[int], int]:
+    """Return the numbers of documents, in the order of a random draw, until those of at most `seq_length` tokens
+    reach the budget of tokens; and how many of those drawn are longer.
 
     `lengths` [documents] are in tokens."""
     import numpy as np
 
     order = rng.permutation(seed, len(lengths))
-    fits = lengths[order] <= row
+    fits = lengths[order] <= seq_length
     stop = int(np.searchsorted(np.cumsum(np.where(fits, lengths[order], 0)), budget)) + 1
     return order[:stop][fits[:stop]].tolist(), int((~fits[:stop]).sum())
 

@@ -17,8 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from qwenkit.data.pipeline.executor import DoneRecord
 from qwenkit.artifacts import refuse_changed, signature, stamp, stamps
 from qwenkit.data.documents import (
     VALIDATION_FILE,
@@ -33,6 +31,7 @@ from qwenkit.records import Row, read_jsonl, write_jsonl
 
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
+    from qwenkit.data.pipeline.executor import DoneRecord
     from qwenkit.data.tokens.shards import Shards
 
 PHASE = "tokens"
