@@ -51,7 +51,7 @@ def test_versions_and_figures() -> None:
     tree.ask("c")
     assert (focus_of(tree, None), focus_of(tree, 1), focus_of(tree, 7)) == (0, 0, 0)
     assert version_line(tree, 0, "en") == "question 1: version 2 of 2"
-    figures = {"prompt_tokens": 9, "answer_tokens": 11, "first_s": 0.5, "total_s": 2.5}
+    figures = {"prompt_tokens": 9, "answer_tokens": 11, "first_s": 0.5, "last_s": 2.5}
     tree.turns[1].answers = {"m": Answer("x", figures=figures), "n": Answer()}
     assert figures_line(tree, ["m", "n"], "en") == "m: 11 tokens at 5.0/s, the first after 0.50 s; the prompt had 9"
     assert figures_line(ConversationTree(), ["m"], "en") == ""

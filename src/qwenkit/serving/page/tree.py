@@ -53,7 +53,7 @@ class Answer:
     error: str = ""
     """Why it failed, for who asked."""
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
-    """prompt_tokens, answer_tokens, first_s, total_s."""
+    """prompt_tokens, answer_tokens, first_s, last_s: as `Asked.figures` has them."""
 
     @property
     def is_empty(self) -> bool:

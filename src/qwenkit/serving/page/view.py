@@ -111,14 +111,14 @@ def figures_line(tree: ConversationTree, models: Sequence[str], language: Langua
     turns = tree.turns
     answers = {model: turns[-1].answers[model] for model in models if turns and model in turns[-1].answers}
     return " · ".join(
-        _figures(model, answer, language) for model, answer in answers.items() if "total_s" in answer.figures
+        _figures(model, answer, language) for model, answer in answers.items() if "last_s" in answer.figures
     )
 
 
 def _figures(model: str, answer: Answer, language: Language) -> str:
     figures = answer.figures
-    first = figures.get("first_s", figures["total_s"])
-    seconds, tokens = figures["total_s"] - first, int(figures["answer_tokens"])
+    first, tokens = figures["first_s"], int(figures["answer_tokens"])
+    seconds = figures["last_s"] - first
     speed = f"{(tokens - 1) / seconds:.1f}" if tokens > 1 and seconds > 0 else "–"
     return text("figures", language, model=model, answer=tokens, speed=speed, first=f"{first:.2f}",
                 prompt=int(figures["prompt_tokens"]))  # fmt: skip
