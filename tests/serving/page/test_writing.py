@@ -51,10 +51,13 @@ def test_the_limits_of_the_key_hold(desk: Desk) -> None:
     keyring = Keyring([Key.of(Client("alice", allowance), SECRET)])
     app, session = desk.app(codecs=CODECS, keyring=keyring), Session("p", "alice")
     session.tree.ask("river?")
-    for expected, status in (("max_tokens = 4; expected: at most 3", 400), ("requests", 429)):
+    for expected, code, status in (
+        ("max_tokens = 4; expected: at most 3", "max_tokens_exceeded", 400),
+        ("requests", "rate_limit_exceeded", 429),
+    ):
         write_all(app, session, SETTINGS, SECRET)
         answer = session.tree.turns[0].answers["tiny"]
-        assert answer.state == "failed" and expected in answer.error
+        assert answer.state == "failed" and expected in answer.error and answer.code == code
         assert desk.log_rows("request")[-1]["status"] == status
 
 

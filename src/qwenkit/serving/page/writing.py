@@ -53,7 +53,7 @@ async def _write_one(session: Session, answer: Answer, asked: Asked) -> None:
         async for chunk in asked.chunks():
             take(answer, chunk)
     except Refused as error:
-        answer.state, answer.error = "failed", error.refusal.message
+        answer.state, answer.error, answer.code = "failed", error.refusal.message, error.refusal.code or ""
     except Exception:
         answer.state = "failed"
     finally:
