@@ -56,13 +56,12 @@ class Refusal:
     param: str | None = None
     """The field of the body that is wrong, as a path: `messages[2].content`."""
     expected: str | None = None
+    """What would be right; of a method: those that the path has, which are the header Allow as well."""
     hint: str | None = None
     code: str | None = None
     """A short name that programs can tell refusals apart by, such as `unknown_field`."""
     retry_after: float | None = None
     """Seconds after which trying again makes sense, where it does: the header Retry-After."""
-    allow: str | None = None
-    """The methods that the path has, where this one is not among them: the header Allow."""
 
     @property
     def status(self) -> int:
