@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,33 @@ def test_memory_decides_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None
             assert list(catalog.loaded) == ["b"]
 
     asyncio.run(run())
+
+
+def test_a_load_that_is_given_up_at_the_end_keeps_nobody() -> None:
+    """Who waits is told that the server ends, while the thread of the load goes on; what it brings is dropped."""
+    may_end, ended = threading.Event(), threading.Event()
+
+    def load(name: str, reference: str) -> Any:
+        assert may_end.wait(LIMIT)
+        ended.set()
+
+    async def run() -> None:
+        catalog = models.ModelCatalog([Entry("big", "big"), Entry("small", "small")], load)
+        waiting = asyncio.create_task(catalog.use(catalog.entries[0], LIMIT).__aenter__())
+        while catalog.entries[0].loading is None:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        catalog.drain()
+        catalog.give_up_loads()
+        with pytest.raises(Refused) as caught:
+            await waiting
+        assert caught.value.refusal.code == "draining" and catalog.unfinished == ["big"]
+        await catalog.stop()
+
+    asyncio.run(run())  # ends before the load does
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(LIMIT)
 
 
 def test_a_model_that_cannot_be_loaded(desk: Desk, tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def test_a_method_that_a_path_has_not_tells_those_that_it_has(desk: Desk) -> Non
     app = desk.app(codecs=CODECS)
     answer = ask(app, "PUT", "/v1/chat/completions")
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
-    assert {*ask(app, "POST", "/health").headers["allow"].split(", ")} == {"GET", "HEAD"}
+    for path in ("/health", "/v1/models", "/v1/models/tiny"):
+        assert {*ask(app, "POST", path).headers["allow"].split(", ")} == {"GET", "HEAD"}
+        assert ask(app, "HEAD", path).status == 200
 
 
 @pytest.mark.parametrize("path", [path for path, method in OPERATIONS if method == "post"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qwenkit.errors import Stopped, UserError
+from qwenkit.chat.messages import ToolsNotShown
+from qwenkit.errors import Stopped, UserError, within
 from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout, SamplingParams
 from qwenkit.inference.requests import PromptTooLong
 from qwenkit.serving.faces import chat_completions, messages
@@ -25,6 +26,8 @@ def sampling_error() -> UserError:
     (PromptTooLong("9 tokens", where="prompt"), 400, "prompt", "prompt: 9 tokens"),
     (UserError("a picture", where="messages, message 0, part 1"), 400, "messages",
      "messages: message 0, part 1: a picture"),
+    (ToolsNotShown("not the tools", hint='style = "chatml"'), 400, None, "not the tools; hint: ask without tools, or a "
+     "model whose chat template knows of them; whoever runs the server can add one"),
     (UserError("no x", nearest="y"), 400, None, "no x; hint: did you mean y?"),
     (Stopped("the logits are not finite"), 500, None, "the logits are not finite"),
     (ValueError("/home/me/secret"), 500, None, "an error of the server, which its log names"),
@@ -33,6 +36,16 @@ def sampling_error() -> UserError:
 def test_what_a_client_is_told(error, status, param, text):
     refusal = refusal_of(error)
     assert (refusal.status, refusal.param, refusal.message) == (status, param, text)
+
+
+def test_the_kind_of_a_mistake_survives_its_place():
+    for error, code in (
+        (PromptTooLong("9 tokens"), "context_length_exceeded"),
+        (ToolsNotShown("x"), "tools_not_shown"),
+    ):
+        with pytest.raises(UserError) as caught, within("messages"):
+            raise error
+        assert (refusal_of(caught.value).code, refusal_of(caught.value).param) == (code, "messages")
 
 
 def test_an_error_of_sampling_names_its_field():

@@ -328,3 +328,30 @@ def test_the_command_from_its_start_to_its_end(tiny: Path, tmp_path: Path) -> No
     load, row = [json.loads(line) for line in log.read_text().splitlines()]
     assert (load["event"], load["model"]) == ("load", "tiny")
     assert (row["status"], row["key"], row["model"]) == (200, "default", "tiny")
+
+
+SLOW_LOAD = """
+import sys, time
+from qwenkit.serving import served_model
+served_model.loader = lambda **settings: lambda name, reference: time.sleep(1000)
+from qwenkit.cli.entry import main
+sys.argv = ["qwenkit", "serve", sys.argv[1], "--port", "0", "--log", "none"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_first_model_is_loaded_waits_for_no_load(tiny: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen([sys.executable, "-c", SLOW_LOAD, str(tiny)], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    timer = threading.Timer(LIMIT, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None and process.stdout.readline().endswith("loading tiny ...\n")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait(LIMIT)
+    assert (process.returncode, out, err) == (0, "stopped while tiny was being loaded\n", "")

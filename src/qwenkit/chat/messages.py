@@ -27,6 +27,11 @@ from qwenkit.chat.media import KINDS, MediaPart, read_part
 from qwenkit.errors import UserError, nearest
 from qwenkit.records import Row
 
+
+class ToolsNotShown(UserError):
+    """Tools, or calls of them, for a template that would leave them out."""
+
+
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 """A function that a model may call: `{"type": "function", "function": {"name": ..., "parameters": ...}}`, or bare."""

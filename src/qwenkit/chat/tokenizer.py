@@ -26,7 +26,7 @@ from qwenkit.adapter_files import tokenizer_at
 from qwenkit.chat import foreign_template_mask
 from qwenkit.chat import template as templates
 from qwenkit.chat.extend import extend_style, extend_template, sampled_text
-from qwenkit.chat.messages import Message, TemplateKwargs, Tool, calls, check, check_following, normal
+from qwenkit.chat.messages import Message, TemplateKwargs, Tool, ToolsNotShown, calls, check, check_following, normal
 from qwenkit.chat.parse import ParsedMessage, parse_text
 from qwenkit.chat.probes import Probe
 from qwenkit.chat.render import Rendered, Span, encode_pieces, render_style
@@ -244,7 +244,7 @@ def _check_tools(messages: Sequence[Message], tools: Sequence[Tool] | None, styl
     called = next((index for index, message in enumerate(messages) if calls(message)), None)
     if style.tools is None and (tools or called is not None):
         what = "tools" if tools else "tool calls"
-        raise UserError(
+        raise ToolsNotShown(
             f"the chat style {style.name} does not show the {what}",
             where="" if tools else f"message {called}",
             expected="a style that knows of tools",

@@ -17,7 +17,7 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, cast
 
-from qwenkit.chat.messages import Message, for_template
+from qwenkit.chat.messages import Message, ToolsNotShown, for_template
 from qwenkit.chat.pieces import Piece
 from qwenkit.chat.template import GENERATION_MARKS, render_text
 from qwenkit.errors import UserError
@@ -97,7 +97,7 @@ class Traced:
             if (messages, tools) != (self._shown, self.tools):
                 with contextlib.suppress(UserError):
                     if self._rendered(messages, tools, self.template_kwargs) == text:
-                        return UserError(
+                        return ToolsNotShown(
                             f"the chat template does not show the {what}",
                             expected="a template that knows of tools",
                             hint='name a chat style that does, for example style = "chatml"',

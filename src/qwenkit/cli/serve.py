@@ -173,14 +173,25 @@ def _run(models: Sequence[str], aliases: dict[str, str], settings: ServerSetting
     catalog = ModelCatalog(entries, load, max_loaded=max_loaded)
     with _log_stream(log) as stream:
         made = make_app(catalog, settings, RequestLog(stream, settings.log_texts))
-        server.run(
+        code = server.run(
             made,
             catalog,
             settings,
             partial(_show_ready, settings.page),
             lambda address: say(f"{address}  loading {entries[0].name} ..."),
         )
+    if catalog.unfinished:
+        _leave(catalog.unfinished, code)
     say("stopped")
+
+
+def _leave(unfinished: Sequence[str], code: int) -> None:
+    """End the process while models are still being loaded: their threads cannot be stopped, and waiting for them, as
+    the interpreter would, takes as long as the load."""
+    say(f"stopped while {' and '.join(unfinished)} was being loaded")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _show_ready(has_page: bool, model: ServedModel, address: str) -> None:

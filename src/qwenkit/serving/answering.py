@@ -236,7 +236,7 @@ class Answer:
             if (last := self._last.get(answer)) is not None:
                 each = (now - last) / len(delta.ids)
                 metrics.inter_token.observe(each, len(delta.ids), model=self.model.name)
-            self._last[answer] = now
+            self._last[answer], visit.last_token_seconds = now, visit.seconds
             visit.generated_tokens += len(delta.ids)
             self.services.usage.charge(client_of(visit), len(delta.ids))
         if delta.output is not None:

@@ -139,7 +139,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     kind = _KINDS.get(error.status_code, "invalid")
     allowed = (error.headers or {}).get("Allow")
     what = f"{request.method} is not for this path"
-    raise Refused(Refusal(kind, what, None, allowed, code="method_not_allowed", allow=allowed))
+    raise Refused(Refusal(kind, what, None, allowed, code="method_not_allowed"))
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

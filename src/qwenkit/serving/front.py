@@ -225,8 +225,8 @@ def _fields_of(refusal: Refusal) -> list[Header]:
         fields.append((b"retry-after", str(max(1, math.ceil(refusal.retry_after))).encode()))
     if refusal.kind == "unauthenticated":
         fields.append((b"www-authenticate", b"Bearer"))
-    if refusal.allow is not None:
-        fields.append((b"allow", refusal.allow.encode()))
+    if refusal.kind == "method" and refusal.expected is not None:
+        fields.append((b"allow", refusal.expected.encode()))
     if refusal.kind in ("timeout", "conflict"):
         fields.append((b"x-should-retry", b"false"))  # the clients of OpenAI and Anthropic would ask twice more
     return fields

@@ -16,11 +16,15 @@ Names of models stand in answers; paths do not.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qwenkit.errors import QwenkitError, UserError, nearest
@@ -103,7 +107,9 @@ class ModelCatalog:
         self.on_load: Callable[[str, float, BaseException | None], None] = lambda name, seconds, error: None
         """Hears of every load: the model, how many seconds it took, and what went wrong."""
         self._one_at_a_time = asyncio.Lock()
-        self.draining = self.ended = False
+        self.draining = False
+        self.unfinished: list[str] = []
+        """Models whose load was given up at the end, though a thread may still be at it."""
 
     @property
     def names(self) -> list[str]:
@@ -180,7 +186,7 @@ class ModelCatalog:
         try:
             return await asyncio.wait_for(self.load(entry), timeout)
         except asyncio.CancelledError:
-            if self.ended:  # the load was, not who waits for it
+            if self.draining:  # the load was, not who waits for it
                 raise Refused(ENDING) from None
             raise
         except TimeoutError:
@@ -197,7 +203,7 @@ class ModelCatalog:
             async with self._one_at_a_time:
                 await self._unload(entry)  # an engine that has failed
                 await self._make_room(entry)
-                entry.model = await asyncio.to_thread(self._load, entry.name, entry.reference)
+                entry.model = await _on_own_thread(partial(self._load, entry.name, entry.reference))
                 entry.failed_at = None
                 return entry.model
         except Refused as reason:
@@ -245,15 +251,37 @@ class ModelCatalog:
         """Take no more requests; those that are there go on."""
         self.draining = True
 
+    def give_up_loads(self) -> None:
+        """Wait for no load any more: who waits for one is told that the server ends. Its thread cannot be stopped;
+        `unfinished` has the model's name."""
+        for entry in self.entries:
+            if entry.loading is not None:
+                self.unfinished.append(entry.name)
+                entry.loading.cancel()
+
     async def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End all engines, and what still runs on them or waits for them: whoever asked is told so, at the latest after
         `seconds` for each engine, whose present step may take longer."""
         self.drain()
-        self.ended = True
+        self.give_up_loads()
         for entry in self.entries:
-            if entry.loading is not None:
-                entry.loading.cancel()
             await self._unload(entry, seconds)
+
+
+async def _on_own_thread(work: Callable[[], ServedModel]) -> ServedModel:
+    """Return what `work` gives, from a thread that the end of the event loop does not wait for."""
+    done = concurrent.futures.Future[ServedModel]()
+
+    def run() -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(run,), name="load", daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def weight_bytes(path: Path) -> int:

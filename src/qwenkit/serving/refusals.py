@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from qwenkit.chat.messages import ToolsNotShown
 from qwenkit.errors import QwenkitError, UserError
 from qwenkit.inference import EngineBusy, EngineStopped, EngineTimeout
 from qwenkit.inference.requests import PromptTooLong
@@ -43,6 +44,11 @@ STATUS: dict[Kind, int] = {
 
 LONGEST_WAIT = 60
 """Seconds after which trying again makes sense in any case."""
+_CODES: dict[type[UserError], str] = {
+    PromptTooLong: "context_length_exceeded",  # OpenAI's name of it
+    ToolsNotShown: "tools_not_shown",
+}
+_TOOLS_HINT = "ask without tools, or a model whose chat template knows of them; whoever runs the server can add one"
 SAMPLING = "sampling parameters"
 """Where the engine's errors about them say that they are."""
 
@@ -56,13 +62,12 @@ class Refusal:
     param: str | None = None
     """The field of the body that is wrong, as a path: `messages[2].content`."""
     expected: str | None = None
+    """What would be right; of a method: those that the path has, which are the header Allow as well."""
     hint: str | None = None
     code: str | None = None
     """A short name that programs can tell refusals apart by, such as `unknown_field`."""
     retry_after: float | None = None
     """Seconds after which trying again makes sense, where it does: the header Retry-After."""
-    allow: str | None = None
-    """The methods that the path has, where this one is not among them: the header Allow."""
 
     @property
     def status(self) -> int:
@@ -114,9 +119,14 @@ def _of_user_error(error: UserError) -> Refusal:
     """Return the refusal of what a user of the engine has given it."""
     field, _, place = (_field(error) or "").partition(", ")
     what = f"{place}: {error.what}" if place else error.what
-    code = "context_length_exceeded" if isinstance(error, PromptTooLong) else "invalid_value"  # OpenAI's name of it
-    hint = error.hint or _nearest(error.nearest)
+    code = next((code for kind, code in _CODES.items() if _is_a(error, kind)), "invalid_value")
+    hint = _TOOLS_HINT if _is_a(error, ToolsNotShown) else error.hint or _nearest(error.nearest)
     return Refusal("invalid", what, field or None, in_json(error.expected), hint, code)
+
+
+def _is_a(error: BaseException | None, kind: type[UserError]) -> bool:
+    """Return whether an error is of a kind, or says where one of that kind is (`errors.within`)."""
+    return isinstance(error, kind) or (isinstance(error, UserError) and _is_a(error.__cause__, kind))
 
 
 def in_json(expected: str | None) -> str | None:

@@ -31,8 +31,8 @@ NO_ANSWER = SamplingParams(max_tokens=0)
 def add_routes(app: FastAPI, services: Services) -> None:
     """Add the paths to an application."""
     own = _Routes(services)
-    app.add_api_route("/v1/models", own.list_models, methods=["GET"])
-    app.add_api_route("/v1/models/{name:path}", own.show_model, methods=["GET"])
+    app.add_api_route("/v1/models", own.list_models, methods=["GET", "HEAD"])
+    app.add_api_route("/v1/models/{name:path}", own.show_model, methods=["GET", "HEAD"])
     for path, route in (
         ("/tokenize", own.tokenize),
         ("/v1/messages/count_tokens", own.count_tokens),

@@ -4,7 +4,8 @@
 
 The socket is taken before anything is loaded, so a port in use is told at once. The server listens while the first
 model is loaded: `/health` answers, `/ready` says that it is not. SIGTERM or Ctrl-C end it in order: no more requests
-are taken, those that are open have `drain_seconds`, then the engines are stopped; a second Ctrl-C ends it at once.
+are taken, those that are open have `drain_seconds`, then the engines are stopped; a second Ctrl-C ends it at once. A
+model that is being loaded is not waited for.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let open requests end within their time; then end what they wait for, so that each client is told."""
+        self._catalog.give_up_loads()
         ending = asyncio.create_task(self._end_models())
         try:
             await super().shutdown(sockets)

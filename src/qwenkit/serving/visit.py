@@ -59,6 +59,8 @@ class Visit:
     cached_tokens: int = 0
     generated_tokens: int = 0
     first_token_seconds: float | None = None
+    last_token_seconds: float | None = None
+    """The last one that has come so far; both since the request came."""
     texts: dict[str, object] = field(default_factory=dict[str, object])
     """Prompt and answer, where the log has texts."""
 

@@ -23,7 +23,7 @@ def test_a_request_that_the_server_understands() -> None:
     asked = chat_completions.parse(settings.body("a", [{"role": "user", "content": "x"}]))
     params = asked.params
     assert (asked.model, params.temperature, params.top_p, params.max_tokens, params.seed) == ("a", 0.5, 0.9, 64, 7)
-    assert asked.tools[0]["function"]["name"] == "add" and asked.user == "page" and asked.include_usage
+    assert asked.tools[0]["function"]["name"] == "add" and asked.user == "page"
     own = read_settings({**GIVEN, "own": True, "thinking": "auto", "tools": "", "max_tokens": "", "seed": None}, "en")
     assert own.fields == {}
 

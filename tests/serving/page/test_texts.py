@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from qwenkit.serving.page.texts import TEXTS, Language, language_of, text
+from qwenkit import serving
+from qwenkit.serving.page.texts import REFUSALS, TEXTS, Language, language_of, text
 
 
 def test_both_languages_say_everything_with_the_same_values() -> None:
-    for name, (english, chinese) in TEXTS.items():
+    for name, (english, chinese) in {**TEXTS, **REFUSALS}.items():
         assert english.strip() and chinese.strip(), name
         assert sorted(re.findall(r"\{\w*\}", english)) == sorted(re.findall(r"\{\w*\}", chinese)), name
         assert name in ("top_p",) or re.search(r"[\u4e00-\u9fff]", chinese), name
+
+
+def test_a_code_that_is_translated_is_one_that_the_server_has() -> None:
+    sources = "".join(path.read_text("utf-8") for path in Path(serving.__file__).parent.glob("**/*.py")
+                      if path.name != "texts.py")  # fmt: skip
+    assert [code for code in REFUSALS if f'"{code}"' not in sources] == []
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,23 @@ def test_how_an_answer_ended() -> None:
         (Answer("a", state="done"), ["a"]),
         (Answer("a", state="stopped"), ["a", "*stopped*"]),
         (Answer("a", state="length"), ["a", "*cut off at the limit of tokens*"]),
-        (Answer(state="failed", error="<b>"), [r"*⚠ The server refuses: \<b>*"]),
         (Answer(state="failed"), ["*⚠ The answer has failed; the server's log says why.*"]),
         (Answer(state="done"), ["*The model has answered with nothing.*"]),
     ):
         answers["m"] = answer
         assert [row.message["content"] for row in chat_rows(tree, "m", "en")[1:]] == expected
     assert len(chat_rows(tree, "other", "en")) == 1
+
+
+def test_a_refusal_is_named_in_the_language_of_the_page_and_its_details_are_folded() -> None:
+    tree = ConversationTree()
+    tree.ask("x").answers["m"] = Answer("a", state="failed", error="too many <b>", code="queue_full")
+    for language, title in (("en", "Too many requests wait; try again later"), ("zh", "排队的请求过多，请稍后再试")):
+        text, refusal = (row.message for row in chat_rows(tree, "m", language)[1:])
+        assert text["content"] == "a" and refusal["content"] == r"too many \<b>"
+        assert refusal["metadata"] == {"title": f"⚠ {title}", "status": "done"}
+    tree.turns[0].answers["m"].code = "new_code"
+    assert chat_rows(tree, "m", "zh")[2].message["metadata"]["title"] == "⚠ 服务器拒绝了请求"
 
 
 def test_versions_and_figures() -> None:
@@ -51,7 +61,7 @@ def test_versions_and_figures() -> None:
     tree.ask("c")
     assert (focus_of(tree, None), focus_of(tree, 1), focus_of(tree, 7)) == (0, 0, 0)
     assert version_line(tree, 0, "en") == "question 1: version 2 of 2"
-    figures = {"prompt_tokens": 9, "answer_tokens": 11, "first_s": 0.5, "total_s": 2.5}
+    figures = {"prompt_tokens": 9, "answer_tokens": 11, "first_s": 0.5, "last_s": 2.5}
     tree.turns[1].answers = {"m": Answer("x", figures=figures), "n": Answer()}
     assert figures_line(tree, ["m", "n"], "en") == "m: 11 tokens at 5.0/s, the first after 0.50 s; the prompt had 9"
     assert figures_line(ConversationTree(), ["m"], "en") == ""

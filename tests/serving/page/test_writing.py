@@ -51,10 +51,13 @@ def test_the_limits_of_the_key_hold(desk: Desk) -> None:
     keyring = Keyring([Key.of(Client("alice", allowance), SECRET)])
     app, session = desk.app(codecs=CODECS, keyring=keyring), Session("p", "alice")
     session.tree.ask("river?")
-    for expected, status in (("max_tokens = 4; expected: at most 3", 400), ("requests", 429)):
+    for expected, code, status in (
+        ("max_tokens = 4; expected: at most 3", "max_tokens_exceeded", 400),
+        ("requests", "rate_limit_exceeded", 429),
+    ):
         write_all(app, session, SETTINGS, SECRET)
         answer = session.tree.turns[0].answers["tiny"]
-        assert answer.state == "failed" and expected in answer.error
+        assert answer.state == "failed" and expected in answer.error and answer.code == code
         assert desk.log_rows("request")[-1]["status"] == status
 
 
@@ -139,7 +142,38 @@ def test_an_error_in_the_middle_of_a_stream() -> None:
     assert asyncio.run(run()) == [{"choices": [{"delta": {"content": "a"}}]}]
 
 
-def test_thoughts_calls_and_figures_of_chunks() -> None:
+def test_speed_is_what_the_engine_takes_not_what_the_page_does(desk: Desk) -> None:
+    """A page that reads nothing yet: the seconds are those at which the engine gave its tokens."""
+    app = desk.app(codecs=CODECS)
+
+    async def run() -> dict[str, float]:
+        async with asyncio.timeout(LIMIT):
+            await desk.made.load(desk.made.entries[0])
+            engine = desk.engines["tiny"]
+            engine.hold()
+            messages = [{"role": "user", "content": "river?"}]
+            asked = Asked(app, endless(desk).body("tiny", messages), None)
+            assert asked.figures == {}
+            engine.allow(2)
+            while "first_s" not in asked.figures:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            engine.allow(4)
+            while asked.figures["answer_tokens"] < 5:
+                await asyncio.sleep(0.01)
+            figures = dict(asked.figures)
+            engine.allow(1000)
+            asked.leave()
+            async for _ in asked.chunks():
+                pass
+            return figures
+
+    figures = asyncio.run(run())
+    assert figures["last_s"] - figures["first_s"] >= 0.3
+    assert figures["prompt_tokens"] == desk.log_rows("request")[0]["prompt_tokens"]
+
+
+def test_thoughts_calls_and_end_of_chunks() -> None:
     answer = Answer()
     for delta in (
         {"reasoning": "h", "reasoning_content": "h"},
@@ -147,8 +181,6 @@ def test_thoughts_calls_and_figures_of_chunks() -> None:
         {"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]},
     ):
-        take(answer, {"choices": [{"delta": delta}]}, 1.0)
-    take(answer, {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}, 2.0)
-    take(answer, {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}, 3.0)
+        take(answer, {"choices": [{"delta": delta}]})
+    take(answer, {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
     assert (answer.thoughts, answer.state) == ("h", "done") and answer.calls[0].arguments == "{}"
-    assert answer.figures == {"first_s": 1.0, "total_s": 3.0, "prompt_tokens": 3, "answer_tokens": 5}

@@ -36,8 +36,8 @@ class PageSettings:
     def body(self, model: str, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return the body of a request to one model."""
         return {
-            "model": model, "messages": list(messages), "stream": True, "stream_options": {"include_usage": True},
-            "user": "page", **self.fields,
+            "model": model, "messages": list(messages), "stream": True, "user": "page",
+            **self.fields,
         }  # fmt: skip
 
 

@@ -4,6 +4,8 @@
     async for chunk in asked.chunks(): ...   # the chunks of chat completions, as they come
     asked.leave()                            # from anywhere: closes the connection, and frees its place in the engine
 
+    asked.figures                            # tokens and seconds, as the server itself counts them
+
 So there is one limit, one queue and one log: the page can do nothing that its user's key cannot. `app` is the complete
 application, its front included.
 """
@@ -16,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from typing import Any
 
 from qwenkit.serving.refusals import Refusal, Refused
+from qwenkit.serving.visit import Visit
 
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -36,17 +39,27 @@ class Asked:
         self._left = asyncio.Event()
         headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
         headers += [] if key is None else [(b"authorization", b"Bearer " + key.encode("latin-1", "replace"))]
-        scope: MutableMapping[str, Any] = {
+        self._scope: MutableMapping[str, Any] = {
             "type": "http", "method": "POST", "path": PATH, "raw_path": PATH.encode(), "query_string": b"",
             "headers": headers, "scheme": "http", "http_version": "1.1", "client": ("page", 0),
             "server": ("localhost", 0), "root_path": "", "asgi": {"version": "3.0"},
         }  # fmt: skip
-        self._task = asyncio.ensure_future(app(scope, self._receive, self._send))
+        self._task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
         self._task.add_done_callback(lambda task: self._messages.put_nowait(None))
 
     def leave(self) -> None:
         """Close the connection."""
         self._left.set()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Return tokens of prompt and answer, and the seconds at which the first and the last of the answer came, where
+        one has: measured at the engine, for what arrives here waits for its turn and comes in heaps."""
+        visit: Visit | None = self._scope.get("state", {}).get("visit")
+        if visit is None or visit.first_token_seconds is None or visit.last_token_seconds is None:
+            return {}
+        return {"prompt_tokens": visit.prompt_tokens, "answer_tokens": visit.generated_tokens,
+                "first_s": visit.first_token_seconds, "last_s": visit.last_token_seconds}  # fmt: skip
 
     async def _receive(self) -> Message:
         if self._body is not None:

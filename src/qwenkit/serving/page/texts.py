@@ -53,7 +53,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "stopped": ("stopped", "已停止"),
     "length": ("cut off at the limit of tokens", "已达 token 上限"),
     "no_answer": ("The model has answered with nothing.", "模型没有给出任何内容。"),
-    "refused": ("The server refuses: {message}", "服务器拒绝：{message}"),
+    "refused": ("The server refuses", "服务器拒绝了请求"),
     "failed": ("The answer has failed; the server's log says why.", "回答失败；原因见服务器日志。"),
     "only_questions": ("Only what was asked can be edited.", "只能编辑提问。"),
     "busy": ("An answer is still being written.", "回答仍在生成中。"),
@@ -87,6 +87,38 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Esc 停止 · Alt+← / Alt+→ 切换版本 · Ctrl+/ 回到输入框",
     ),
 }  # fmt: skip
+
+
+REFUSALS: dict[str, tuple[str, str]] = {
+    "context_length_exceeded": (
+        "The conversation is longer than the model can read",
+        "对话超出了模型的长度上限",
+    ),
+    "prompt_too_long": ("The conversation is longer than the key allows", "对话超出了此密钥允许的长度"),
+    "max_tokens_exceeded": ("The answer may not be that long with this key", "要求的回答长度超出了此密钥的上限"),
+    "rate_limit_exceeded": ("Too many requests or tokens in this minute", "本分钟内的请求数或 token 数已达上限"),
+    "queue_full": ("Too many requests wait; try again later", "排队的请求过多，请稍后再试"),
+    "server_busy": ("The server has too much to do; try again later", "服务器繁忙，请稍后再试"),
+    "timeout": ("The answer took too long", "回答超时"),
+    "draining": ("The server is ending", "服务器正在关闭"),
+    "engine_stopped": ("The model does not run any more; try again", "模型已停止运行，请重试"),
+    "model_unavailable": ("The model cannot be had now", "模型暂时不可用"),
+    "model_not_found": ("There is no such model for this key", "没有这个模型，或此密钥无权使用"),
+    "invalid_api_key": ("The key is missing, or not known", "密钥缺失或无效"),
+    "body_too_large": ("The conversation is larger than the server takes", "对话超出了服务器接受的大小"),
+    "tools_not_shown": ("This model does not know of tools", "此模型不支持工具"),
+    "unsupported_field": ("The model or the server does not do that", "模型或服务器不支持此项"),
+    "unsupported_combination": ("These settings do not go together", "这些设置不能同时使用"),
+    "invalid_value": ("A setting has a value that is not allowed", "某项设置的值无效"),
+    "invalid_message": ("A message is not as the model needs it", "消息的格式不符合模型要求"),
+    "generation_failed": ("The answer has failed", "生成回答时出错"),
+}  # fmt: skip
+"""What a refusal is, by its code; those that are not here are `refused`. Its details are in English alone."""
+
+
+def refusal_text(code: str, language: Language) -> str:
+    """Return what a refusal of this code is."""
+    return REFUSALS.get(code, TEXTS["refused"])[language == "zh"]
 
 
 def text(name: str, language: Language, /, **values: object) -> str:

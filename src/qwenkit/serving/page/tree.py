@@ -51,9 +51,11 @@ class Answer:
     state: str = "writing"
     """writing, done, length (cut off), stopped (by who asked), or failed."""
     error: str = ""
-    """Why it failed, for who asked."""
+    """Why it failed, for who asked, in English."""
+    code: str = ""
+    """The code of the refusal, which is said in the page's language."""
     figures: Mapping[str, float] = field(default_factory=dict[str, float])
-    """prompt_tokens, answer_tokens, first_s, total_s."""
+    """prompt_tokens, answer_tokens, first_s, last_s: as `Asked.figures` has them."""
 
     @property
     def is_empty(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from qwenkit.serving.page.plain_markdown import shown
-from qwenkit.serving.page.texts import Language, text
+from qwenkit.serving.page.texts import Language, refusal_text, text
 from qwenkit.serving.page.tree import Answer, ConversationTree, ToolCall, Turn
 
 
@@ -52,7 +52,7 @@ def _question(number: int, turn: Turn, calls: Sequence[ToolCall], language: Lang
 
 
 def _answer(answer: Answer, language: Language) -> Iterator[dict[str, Any]]:
-    """Yield thoughts, text, calls of tools, and how it ended."""
+    """Yield thoughts, text, calls of tools, and how it ended; the details of a refusal are folded."""
     is_writing = answer.state == "writing"
     if answer.thoughts:
         thinks = is_writing and not answer.text and not answer.calls
@@ -62,7 +62,9 @@ def _answer(answer: Answer, language: Language) -> Iterator[dict[str, Any]]:
     for call in answer.calls:
         title = text("calls", language, name=call.name)
         yield _step(f"```json\n{_indented(call.arguments)}\n```", shown(title), is_writing)
-    if note := _note(answer, language):
+    if answer.error:
+        yield _step(shown(answer.error), f"⚠ {refusal_text(answer.code, language)}", is_open=False)
+    elif note := _note(answer, language):
         yield {"role": "assistant", "content": f"*{shown(note)}*"}
     elif is_writing and answer.is_empty:
         yield {"role": "assistant", "content": "…"}
@@ -85,8 +87,7 @@ def _indented(arguments: str) -> str:
 def _note(answer: Answer, language: Language) -> str:
     """Return how an answer ended that did not end well."""
     if answer.state == "failed":
-        error = answer.error
-        return "⚠ " + (text("refused", language, message=error) if error else text("failed", language))
+        return f"⚠ {text('failed', language)}"
     if answer.state in ("stopped", "length"):
         return text(answer.state, language)
     return text("no_answer", language) if answer.state == "done" and answer.is_empty else ""
@@ -111,14 +112,14 @@ def figures_line(tree: ConversationTree, models: Sequence[str], language: Langua
     turns = tree.turns
     answers = {model: turns[-1].answers[model] for model in models if turns and model in turns[-1].answers}
     return " · ".join(
-        _figures(model, answer, language) for model, answer in answers.items() if "total_s" in answer.figures
+        _figures(model, answer, language) for model, answer in answers.items() if "last_s" in answer.figures
     )
 
 
 def _figures(model: str, answer: Answer, language: Language) -> str:
     figures = answer.figures
-    first = figures.get("first_s", figures["total_s"])
-    seconds, tokens = figures["total_s"] - first, int(figures["answer_tokens"])
+    first, tokens = figures["first_s"], int(figures["answer_tokens"])
+    seconds = figures["last_s"] - first
     speed = f"{(tokens - 1) / seconds:.1f}" if tokens > 1 and seconds > 0 else "–"
     return text("figures", language, model=model, answer=tokens, speed=speed, first=f"{first:.2f}",
                 prompt=int(figures["prompt_tokens"]))  # fmt: skip

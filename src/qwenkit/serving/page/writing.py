@@ -8,7 +8,6 @@ Each model is asked by a request of its own (`asking.py`). Whoever stops iterati
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -50,37 +49,30 @@ async def _write_one(session: Session, answer: Answer, asked: Asked) -> None:
     session.running.add(asked)
     if session.stopped:
         asked.leave()
-    start = time.monotonic()
     try:
         async for chunk in asked.chunks():
-            take(answer, chunk, time.monotonic() - start)
+            take(answer, chunk)
     except Refused as error:
-        answer.state, answer.error = "failed", error.refusal.message
+        answer.state, answer.error, answer.code = "failed", error.refusal.message, error.refusal.code or ""
     except Exception:
         answer.state = "failed"
     finally:
         session.running.discard(asked)
+        answer.figures = asked.figures
         if answer.state == "writing":
             answer.state = "stopped"
 
 
-def take(answer: Answer, chunk: Mapping[str, Any], seconds: float) -> None:
-    """Add what a chunk of chat completions says; `seconds` have passed since the question."""
-    figures = dict(answer.figures)
+def take(answer: Answer, chunk: Mapping[str, Any]) -> None:
+    """Add what a chunk of chat completions says."""
     for choice in chunk.get("choices", ()):
         delta: Mapping[str, Any] = choice["delta"]
         answer.text += delta.get("content") or ""
         answer.thoughts += delta.get("reasoning") or ""
         for call in delta.get("tool_calls", ()):
             _take_call(answer.calls, call)
-        if not answer.is_empty:
-            figures.setdefault("first_s", seconds)
         if (reason := choice.get("finish_reason")) is not None:
             answer.state = "length" if reason == "length" else "done"
-    if (usage := chunk.get("usage")) is not None:
-        figures |= {"prompt_tokens": usage["prompt_tokens"], "answer_tokens": usage["completion_tokens"],
-                    "total_s": seconds}  # fmt: skip
-    answer.figures = figures
 
 
 def _take_call(calls: list[ToolCall], delta: Mapping[str, Any]) -> None:
