@@ -35,6 +35,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, TypeVar, Unpack
 
@@ -61,6 +62,7 @@ class PrepareOptions(TypedDict, total=False):
     first_draw: int
     priority: int
     cache_salt: str | None
+    adapter: str | None
 
 
 class EngineLoop:
@@ -180,6 +182,25 @@ class EngineLoop:
             return wrapped.result()
         finally:
             wrapped.cancel()  # where the wait was given up, a call that has not begun does not begin
+
+    def load_adapter(self, name: str, folder: str | Path, *, timeout: float) -> None:
+        """Let requests name the adapter of a folder from now on (`Engine.load_adapter`). It is read on the caller's
+        thread, while the engine steps. Raises a `UserError` as that does, and what `call` raises."""
+        adapter = self._engine.read_adapter(name, folder)
+        self.call(lambda: self._engine.load_adapter(name, adapter), timeout=timeout)
+
+    async def aload_adapter(self, name: str, folder: str | Path, *, timeout: float) -> None:
+        """Do what `load_adapter` does without blocking the event loop."""
+        adapter = await asyncio.to_thread(self._engine.read_adapter, name, folder)
+        await self.acall(lambda: self._engine.load_adapter(name, adapter), timeout=timeout)
+
+    def unload_adapter(self, name: str, *, timeout: float) -> None:
+        """Let no further request name an adapter (`Engine.unload_adapter`)."""
+        self.call(lambda: self._engine.unload_adapter(name), timeout=timeout)
+
+    async def aunload_adapter(self, name: str, *, timeout: float) -> None:
+        """Do what `unload_adapter` does without blocking the event loop."""
+        await self.acall(lambda: self._engine.unload_adapter(name), timeout=timeout)
 
     def stats(self) -> LoopStats:
         """Return the figures of this moment."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from qwenkit.inference.outputs import Delta
 from qwenkit.inference.sequence import Request
@@ -21,6 +21,21 @@ class SteppingEngine(Protocol):
     def prepare(self) -> Callable[..., Request]:
         """Return what checks, renders and encodes a request, on any thread: a function of a prompt or conversation,
         sampling parameters, `rng_id` and further arguments by their names."""
+        ...
+
+    @property
+    def read_adapter(self) -> Callable[..., Any]:
+        """Return what reads an adapter, on any thread; an engine without adapters has none."""
+        ...
+
+    @property
+    def load_adapter(self) -> Callable[..., Any]:
+        """Return what lets requests name an adapter that was read."""
+        ...
+
+    @property
+    def unload_adapter(self) -> Callable[..., Any]:
+        """Return what lets no further request name one."""
         ...
 
     def enqueue(self, request: Request) -> int:
