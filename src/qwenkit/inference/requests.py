@@ -232,7 +232,7 @@ class RequestFactory:
         """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation.
 
         `EngineCore.prepare` says what the arguments mean."""
-        found = self.adapters.find(adapter, label)
+        engine_adapter = self.adapters.find(adapter, label)
         number: int = -1 if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
         start: tuple[int, int] = RNG_ID.parse(sample, "sample"), RNG_ID.parse(first_draw, "first_draw")
         rendered = self.render(prompt, label) if isinstance(prompt, Conversation) else prompt
@@ -244,7 +244,7 @@ class RequestFactory:
         request.submitted = True
         request.priority = PRIORITY.parse(priority, "priority")
         request.cache_salt = optional(SALT).parse(cache_salt, "cache_salt")
-        request.adapter = found
+        request.adapter = engine_adapter
         return request
 
     def encode(self, prompt: PromptLike, label: str) -> Prompt:

@@ -34,7 +34,7 @@ def add_adapter_routes(app: FastAPI, services: Services, folder: Path) -> None:
         visit = _allowed(request, services)
         asked = await parsed(lambda body: LOAD.read(read_body(body)), visit.body)
         if not NAME.fullmatch(asked["lora_name"]):
-            raise refused("lora_name", "is no name", "1 to 200 letters, digits or . : @ / + - _")
+            raise refused("lora_name", "is not a name", "1 to 200 letters, digits or . : @ / + - _")
         place = inside(folder, asked["lora_path"])
         entry = services.catalog.find(asked.get("model"), client_of(visit).models)
         try:
@@ -64,7 +64,7 @@ def inside(folder: Path, asked: str) -> str:
             return str(place)
     except (OSError, ValueError):
         pass
-    raise refused("lora_path", "is no folder of adapters here", "a folder inside of the one that the server names")
+    raise refused("lora_path", "is not a folder of adapters here", "a folder inside of the one that the server names")
 
 
 def _allowed(request: Request, services: Services) -> Visit:
