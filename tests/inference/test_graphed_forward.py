@@ -9,6 +9,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from qwenkit.errors import Notice
 from qwenkit.inference import Engine, PromptLookup, SamplingParams, forward_pass
+from qwenkit.inference.adapters import EngineAdapter, LowRankChange
 from qwenkit.inference.block_pool import BLOCK
 from qwenkit.inference.eager_forward import EagerForward, StepTokens
 from qwenkit.inference.forward_pass import make_forward
@@ -373,3 +375,16 @@ def test_the_engine_waits_for_a_gpu_once_a_step() -> None:
             finally:
                 torch.cuda.set_sync_debug_mode("default")
         assert sampler.at_once is None and len(handles) == 4
+
+
+def test_steps_with_adapters_are_not_recorded() -> None:
+    model = make(BASE)
+    texts = Texts(model, [5, 9])
+    graphed = GraphedForward(model, texts.cache, TapeRecorder())
+    change = LowRankChange(torch.ones(1, BASE.intermediate_size), torch.ones(BASE.hidden_size, 1), 0.1)
+    adapter = EngineAdapter("a", Path(), "", 1, {"model.layers.0.mlp.down_proj": change})
+    tokens = texts.step([0, 1])
+    mixed = tokens._replace(answers=[tokens.answers[0]._replace(adapter=adapter), tokens.answers[1]])
+    found, bare = graphed.states(mixed), texts.eager.states(tokens)
+    assert not graphed.buckets and torch.equal(found, texts.eager.states(mixed))
+    assert torch.equal(found[1], bare[1]) and not torch.allclose(found[0], bare[0])

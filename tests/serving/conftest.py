@@ -34,6 +34,8 @@ class HeldEngine:
         self.aborted: list[int] = []
         self.changed = threading.Condition()
         self.prepare, self.enqueue, self.stats = engine.prepare, engine.enqueue, engine.stats
+        self.read_adapter, self.load_adapter = engine.read_adapter, engine.load_adapter
+        self.unload_adapter = engine.unload_adapter
 
     @property
     def has_work(self) -> bool:

@@ -91,7 +91,8 @@ class KernelDied(Exception):
     def __init__(self, result: Result, cause: Literal["", "timeout", "output"] = "") -> None:
         """Keep the result of the sandbox's program, and why it was ended from here, if it was."""
         super().__init__(result.status)
-        self.result, self.cause = result, cause
+        self.result = result
+        self.cause: Literal["", "timeout", "output"] = cause
 
 
 class Kernel:

@@ -18,6 +18,7 @@ from qwenkit.errors import UserError
 
 if TYPE_CHECKING:
     from qwenkit.serving.keys import Keyring
+    from qwenkit.serving.models import Entry
     from qwenkit.serving.served_model import ServedModel
     from qwenkit.serving.settings import ServerSettings
 
@@ -44,6 +45,27 @@ def serve(
         list[str] | None,
         typer.Option(help="a name for a model, or one more model", metavar="NAME=MODEL", rich_help_panel=_MODEL),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="an adapter of the first model, asked by its name", metavar="NAME=FOLDER", rich_help_panel=_MODEL
+        ),
+    ] = None,
+    adapters_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="let keys with `load_adapters` load adapters out of this folder",
+            parser=as_folder,
+            metavar="FOLDER",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    max_adapters: Annotated[
+        int, typer.Option(help="adapters of a model in memory at a time", min=1, rich_help_panel=_MODEL)
+    ] = 16,
+    max_adapter_rank: Annotated[
+        int, typer.Option(help="the highest rank of an adapter", min=1, rich_help_panel=_MODEL)
+    ] = 128,
     kv_tokens: Annotated[
         int | None,
         typer.Option(help="tokens that a model's cache holds; as many as memory allows", min=1, rich_help_panel=_MODEL),
@@ -128,6 +150,7 @@ def serve(
     _need_extra(ui)
     from qwenkit.platform import free_cores
     from qwenkit.serving.keys import Allowance
+    from qwenkit.serving.models import entries_of
     from qwenkit.serving.settings import MEGABYTE, Limits, ServerSettings
 
     allowance = Allowance(
@@ -145,29 +168,33 @@ def serve(
         keyring=_keyring(api_key_file, api_key, allowance, allow_readable_key_file),
         origins=tuple(allow_origin or ()), hosts=tuple(allow_host or ()),
         allow_public_without_key=allow_public_without_key, allow_failed_certificate=allow_failed_certificate,
-        page=ui, log_texts=log_texts, limits=limits,
+        adapters_from=adapters_from, page=ui, log_texts=log_texts, limits=limits,
     )  # fmt: skip
     with accepting_names(accept_unknown):
-        _run(models, _aliases(alias or ()), settings, kv_tokens, max_batch, max_loaded, threads or free_cores(), log)
+        entries = entries_of(
+            models, _named(alias or (), "--alias", "MODEL"), _named(adapter or (), "--adapter", "FOLDER")
+        )
+        engine = dict(kv_tokens=kv_tokens, max_batch=max_batch, threads=threads or free_cores(),
+                      max_adapters=max_adapters, max_adapter_rank=max_adapter_rank)  # fmt: skip
+        _run(entries, settings, engine, max_loaded, log)
 
 
-def _run(models: Sequence[str], aliases: dict[str, str], settings: ServerSettings, kv_tokens: int | None,
-         max_batch: int, max_loaded: int | None, threads: int, log: str | None) -> None:  # fmt: skip
+def _run(
+    entries: Sequence[Entry], settings: ServerSettings, engine: dict[str, Any], max_loaded: int | None, log: str | None
+) -> None:
     """Make the catalog and the application, and serve until a signal comes."""
     from qwenkit.serving import server
     from qwenkit.serving.app import make_app
     from qwenkit.serving.guard import check_exposure
     from qwenkit.serving.log import RequestLog
-    from qwenkit.serving.models import ModelCatalog, entries_of
+    from qwenkit.serving.models import ModelCatalog
     from qwenkit.serving.served_model import loader
 
     check_exposure(settings)
-    entries = entries_of(models, aliases)
     for entry in entries:
         _check_there(entry.reference)
     load = loader(
-        kv_tokens=kv_tokens, max_batch=max_batch, threads=threads, max_waiting=settings.limits.max_queue,
-        stall_seconds=max(600.0, settings.limits.request_seconds),
+        **engine, max_waiting=settings.limits.max_queue, stall_seconds=max(600.0, settings.limits.request_seconds),
         check_certificates=not settings.allow_failed_certificate,
     )  # fmt: skip
     catalog = ModelCatalog(entries, load, max_loaded=max_loaded)
@@ -222,20 +249,20 @@ def _keyring(file: Path | None, key: str | None, allowance: Any, allow_readable:
                         hint=f"put the key of --api-key or {KEY_VARIABLE} into the file")  # fmt: skip
     if file is not None:
         return read_key_file(file, allowance, allow_readable)
-    return Keyring([] if key is None else [Key.of(Client("default", allowance), key)], allowance)
+    owner = Client("default", allowance, load_adapters=True)
+    return Keyring([] if key is None else [Key.of(owner, key)], allowance)
 
 
-def _aliases(given: Sequence[str]) -> dict[str, str]:
-    """Return names and models of `--alias`."""
-    aliases: dict[str, str] = {}
+def _named(given: Sequence[str], option: str, what: str) -> dict[str, str]:
+    """Return names and what they name, of `--alias` and `--adapter`."""
+    named: dict[str, str] = {}
     for text in given:
         name, sign, reference = text.partition("=")
-        if not (sign and name and reference) or name in aliases:
-            raise UserError(
-                f"--alias {text}", expected="NAME=MODEL, each name once", hint="--alias small=runs/nano/chat"
-            )
-        aliases[name] = reference
-    return aliases
+        if not (sign and name and reference) or name in named:
+            raise UserError(f"{option} {text}", expected=f"NAME={what}, each name once",
+                            hint=f"{option} small=runs/nano/chat")  # fmt: skip
+        named[name] = reference
+    return named
 
 
 def _check_there(reference: str) -> None:

@@ -10,6 +10,8 @@ In the order of a request:
 | `engine_core.py`       | its core: requests in, steps, deltas out; new weights              |
 | `one_thread.py`        | a second thread inside an engine gets an error                     |
 | `requests.py`          | from what a caller asks to requests, all checked                   |
+| `adapters.py`          | adapters by name: read, checked, loaded, unloaded                  |
+| `adapted_view.py`      | rows with adapters of their own, by torch                          |
 | `sampling_params.py`   | what a request may ask for                                         |
 | `generation_config.py` | what a model folder says of generation                             |
 | `argument_checks.py`   | arguments of callers as plain values, or an error that names them  |

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qwenkit.inference.adapted_view import AdaptedView
+from qwenkit.inference.adapters import EngineAdapter
 from qwenkit.inference.paged_cache import PagedCache, Segment
 from qwenkit.inference.transfer import rows_of, to_device
 from qwenkit.model import Transformer
@@ -37,6 +39,21 @@ class StepTokens(NamedTuple):
     """The places of the tokens whose states are asked for."""
     embeds_ND: Tensor | None = None
     """Their vectors, where ids are not all there is."""
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Return the answers and the pieces, in the order of the ids."""
+        return [*self.answers, *self.pieces]
+
+    def adapted_rows(self) -> dict[EngineAdapter, list[int]]:
+        """Return which tokens have an adapter."""
+        rows: dict[EngineAdapter, list[int]] = {}
+        at = 0
+        for segment in self.segments:
+            if segment.adapter is not None:
+                rows.setdefault(segment.adapter, []).extend(range(at, at + segment.length))
+            at += segment.length
+        return rows
 
 
 class ForwardPass(Protocol):
@@ -68,6 +85,7 @@ class EagerForward:
         self.model, self.cache = model, cache
         weight = model.model.embed_tokens.weight
         self.row_multiple = _ROWS if weight.dtype == torch.float32 and weight.device.type == "cpu" else 1
+        self._view: AdaptedView | None = None
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D]."""
@@ -75,7 +93,13 @@ class EagerForward:
         (ids_N,) = to_device([[*tokens.ids, *[PAD_ID] * padding]], self.cache.device)
         embeds_1ND = None if tokens.embeds_ND is None else F.pad(tokens.embeds_ND, (0, 0, 0, padding))[None]
         cache = self.cache.forward(tokens.answers, tokens.pieces)
-        return rows_of(self.model.hidden(ids_N[None], cache, embeds_BTD=embeds_1ND)[0], tokens.wanted)
+        adapted = tokens.adapted_rows()
+        if not adapted:
+            return rows_of(self.model.hidden(ids_N[None], cache, embeds_BTD=embeds_1ND)[0], tokens.wanted)
+        self._view = self._view or AdaptedView(self.model, _ROWS if self.cache.device.type == "cpu" else 1)
+        with self._view.rows(adapted):
+            hidden_1ND = self._view.model.hidden(ids_N[None], cache, embeds_BTD=embeds_1ND)
+        return rows_of(hidden_1ND[0], tokens.wanted)
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
@@ -84,7 +108,10 @@ class EagerForward:
         return self.model.head(F.pad(h_WD, (0, 0, 0, missing))).float()[: len(h_WD)]
 
     def follow(self) -> None:
-        """Do nothing: the model's own modules are what computes."""
+        """Forget the view of the model for adapters: parts may have been exchanged. The model's own modules are what
+        computes."""
+        self._view = None
 
     def refresh(self) -> None:
-        """Do nothing: the model's own modules are what computes."""
+        """Forget the view of the model for adapters."""
+        self._view = None

@@ -38,7 +38,15 @@ from typing import Any
 from qwenkit.inference.argument_checks import as_list
 from qwenkit.inference.engine_core import EngineCore
 from qwenkit.inference.outputs import Output
-from qwenkit.inference.requests import Conversation, Messages, PromptLike, Tools, as_prompts, tools_for_each
+from qwenkit.inference.requests import (
+    AdapterLike,
+    Conversation,
+    Messages,
+    PromptLike,
+    Tools,
+    as_prompts,
+    tools_for_each,
+)
 from qwenkit.inference.sampling_params import SamplingParams
 from qwenkit.inference.scoring import reading_order, scores, scoring_requests
 from qwenkit.inference.sequence import Delivered, Request
@@ -53,12 +61,15 @@ class Engine(EngineCore):
         params: SamplingParams | Seq[SamplingParams] | None = None,
         rng_ids: Seq[int] | None = None,
         first_draws: Seq[int] | None = None,
+        *,
+        adapter: AdapterLike = None,
     ) -> list[Output]:
         """Return the answers in the order of the prompts. The random draws of prompt i are made from the number
-        `rng_ids[i]` (or i) and from the position in the answer, which is counted from `first_draws[i]` (or 0)."""
+        `rng_ids[i]` (or i) and from the position in the answer, which is counted from `first_draws[i]` (or 0).
+        `adapter` is the name of one that was loaded, for all prompts, or a list with one (or None) for each."""
         prompts = as_prompts(prompts, "prompts", hint="generate([prompt])")
         params = self.request_factory.effective_params_for_each(params, len(prompts))
-        return self._generate(prompts, params, rng_ids, first_draws)
+        return self._generate(prompts, params, rng_ids, first_draws, adapter)
 
     def chat(
         self,
@@ -69,10 +80,12 @@ class Engine(EngineCore):
         rng_ids: Seq[int] | None = None,
         thinking: bool | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        adapter: AdapterLike = None,
     ) -> list[Output]:
         """Return the answers to conversations; an answer ends at a stop token of the chat (`chat.stop_token_ids`).
 
-        `tools` is one list for all conversations, or one list (or None) for each. `rng_ids` are as in `generate`.
+        `tools` is one list for all conversations, or one list (or None) for each. `rng_ids` and `adapter` are as in
+        `generate`.
         `thinking` says whether an answer begins with thoughts (None: as the chat style does), `template_kwargs` are
         further variables of the folder's chat template. Where the folder names a `max_window_size`, the oldest turns
         are dropped until the rest fits; `prompt_ids` are what was read."""
@@ -84,12 +97,14 @@ class Engine(EngineCore):
             for i, (messages, offered) in enumerate(zip(conversations, tools_for_each(tools, len(conversations))))
         ]
         params = self.request_factory.effective_params_for_each(params, len(prompts), chat=True)
-        return self._generate(prompts, params, rng_ids)
+        return self._generate(prompts, params, rng_ids, adapter=adapter)
 
-    def stream(self, prompt: PromptLike, params: SamplingParams | None = None) -> Iterator[str]:
+    def stream(
+        self, prompt: PromptLike, params: SamplingParams | None = None, *, adapter: str | None = None
+    ) -> Iterator[str]:
         """Yield the text of one answer in deltas as it is generated; their sum is the answer's text."""
         self.request_factory.text_tokenizer("stream")
-        return self._stream(prompt, self.request_factory.effective_params(params))
+        return self._stream(prompt, self.request_factory.effective_params(params), adapter)
 
     def stream_chat(
         self,
@@ -99,19 +114,29 @@ class Engine(EngineCore):
         *,
         thinking: bool | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        adapter: str | None = None,
     ) -> Iterator[str]:
         """Yield the deltas of the answer that `chat([messages], params, tools)` returns."""
         self.request_factory.text_tokenizer("chat")
         prompt = self.request_factory.render(Conversation(messages, tools, thinking, template_kwargs), "conversation")
-        return self._stream(prompt, self.request_factory.effective_params(params, chat=True))
+        return self._stream(prompt, self.request_factory.effective_params(params, chat=True), adapter)
 
-    def score(self, prompts: Seq[PromptLike], continuations: Seq[PromptLike] | None = None) -> list[list[float]]:
+    def score(
+        self,
+        prompts: Seq[PromptLike],
+        continuations: Seq[PromptLike] | None = None,
+        *,
+        adapter: AdapterLike = None,
+    ) -> list[list[float]]:
         """Return the model's log-probability of each token in nats: of the continuations given the prompts, or, without
         continuations, of the prompts' own tokens after the first.
 
-        A prompt and its continuation are encoded separately. Raises `Stopped` where a number is not finite."""
+        A prompt and its continuation are encoded separately. `adapter` is as in `generate`.
+        Raises `Stopped` where a number is not finite."""
         rows, starts = self.request_factory.scoring_rows(prompts, continuations)
         requests = scoring_requests(rows, starts)
+        for request, each in zip(requests, self.request_factory.adapters_for_each(adapter, len(rows)), strict=True):
+            request.adapter = each
         with self._pending(reading_order(requests)):
             for request in requests:
                 self._finish(request)
@@ -125,9 +150,10 @@ class Engine(EngineCore):
         params: Seq[SamplingParams],
         rng_ids: Seq[int] | None,
         first_draws: Seq[int] | None = None,
+        adapter: AdapterLike = None,
     ) -> list[Output]:
         """Step until every prompt is answered; `params` are the effective ones."""
-        requests = self.request_factory.make_requests(prompts, params, rng_ids, first_draws)
+        requests = self.request_factory.make_requests(prompts, params, rng_ids, first_draws, adapter)
         with self._pending(requests):
             return [self._finish(request) for request in requests]
 
@@ -137,9 +163,10 @@ class Engine(EngineCore):
             self._step()
         return request.result()
 
-    def _stream(self, prompt: PromptLike, params: SamplingParams) -> Iterator[str]:
+    def _stream(self, prompt: PromptLike, params: SamplingParams, adapter: str | None) -> Iterator[str]:
         params = replace(params, n=1)
         request = self.request_factory.make_request(prompt, params, 0, label="prompt", with_text=True)
+        request.adapter = self.request_factory.adapters.find(adapter, "adapter")
         return self._texts(request)
 
     def _texts(self, request: Request) -> Iterator[str]:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from qwenkit.errors import UserError
 from qwenkit.hub import resolve
+from qwenkit.inference.adapters import MAX_ADAPTERS, MAX_RANK, Adapters, EngineAdapter, read_engine_adapter
 from qwenkit.inference.argument_checks import integer, shown
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.kv_memory import cache_salt, default_kv_tokens, parse_kv_tokens
@@ -76,6 +77,8 @@ class EngineCore:
         native: bool | None = None,
         cuda_graphs: bool = True,
         speculation: Speculation | None = None,
+        max_adapters: int = MAX_ADAPTERS,
+        max_adapter_rank: int = MAX_RANK,
     ) -> None:
         """Make an engine for a model, or for a model folder, with the `adapter` of a folder on it.
 
@@ -89,7 +92,8 @@ class EngineCore:
         layout that oneDNN reads (`model/prepacked.py`); None: where the engine loads the folder itself, native code
         does not fit, the CPU has such products and the copy has room. `cuda_graphs`: where the model is on a GPU, steps
         of answers are recorded and replayed (`graphed_forward.py`); False: each kernel is launched. `speculation`
-        guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same.
+        guesses tokens ahead (`speculation.py`), as long as it pays; the ids stay the same. `max_adapters` and
+        `max_adapter_rank` are limits of `load_adapter`.
 
         Raises a `UserError` for arguments and settings of the folder that mean nothing."""
         check_tokenizer(tok)  # before a model is loaded
@@ -103,6 +107,8 @@ class EngineCore:
         else:
             self.kv_tokens = parse_kv_tokens(kv_tokens, model, kv_cache_dtype)
         self.request_factory.kv_tokens = self.kv_tokens
+        self.request_factory.adapters = Adapters(_COUNT.parse(max_adapters, "max_adapters"))
+        self._max_adapter_rank = _COUNT.parse(max_adapter_rank, "max_adapter_rank")
         self.runner = ModelRunner(
             model, sampled, self.kv_tokens, kv_cache_dtype, packed=packed, native=native, trial=not invariant,
             graphs=cuda_graphs,
@@ -149,12 +155,14 @@ class EngineCore:
         first_draw: int = 0,
         priority: int = 0,
         cache_salt: str | None = None,
+        adapter: str | None = None,
     ) -> int:
         """Queue a request and return its handle, which is in all its deltas and in its output: `prepare` and `enqueue`
         in one. Its random draws are made from the number `rng_id`, or from the handle where none is given."""
         label = f"request {self._requests.next_handle}"
         return self.enqueue(self.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw,
-                                         priority=priority, cache_salt=cache_salt, label=label))  # fmt: skip
+                                         priority=priority, cache_salt=cache_salt, adapter=adapter,
+                                         label=label))  # fmt: skip
 
     def prepare(
         self,
@@ -166,6 +174,7 @@ class EngineCore:
         first_draw: int = 0,
         priority: int = 0,
         cache_salt: str | None = None,
+        adapter: str | None = None,
         label: str = "request",
     ) -> Request:
         """Check, render and encode a request for `enqueue`. It changes nothing of the engine, so any thread may call
@@ -175,17 +184,21 @@ class EngineCore:
         are counted from `sample` and `first_draw`: a later turn goes on with the draws of one sample where it names
         that and the number of tokens that were sampled before. Lower numbers of `priority` come first, and are put back
         last. Beginnings are shared in the cache only among requests of the same `cache_salt`: without that, how soon a
-        first token comes tells a user what others have asked. `label` is what errors call the request."""
+        first token comes tells a user what others have asked. `adapter` is the
+        name of one that was loaded (`load_adapter`). `label` is what errors call the request."""
         return self.request_factory.prepare(prompt, params, rng_id, sample=sample, first_draw=first_draw,
-                                            priority=priority, cache_salt=cache_salt, label=label)  # fmt: skip
+                                            priority=priority, cache_salt=cache_salt, adapter=adapter,
+                                            label=label)  # fmt: skip
 
     def enqueue(self, request: Request) -> int:
         """Queue a request that `prepare` made and return its handle.
 
-        Raises a `UserError` for one that was queued before, and for one that the model has no positions for any more,
-        since its configuration changed."""
+        Raises a `UserError` for one that was queued before, for one that the model has no positions for any more, since
+        its configuration changed, and where its adapter was unloaded meanwhile."""
         if request.handle >= 0:
             raise UserError(f"{request.label} was queued already", expected="a new one, made by `prepare`")
+        if request.adapter is not None and self.adapters.get(request.adapter.name) is not request.adapter:
+            raise UserError(f"its adapter {request.adapter.name} was unloaded", where=request.label)
         if len(request.prompt.ids) + request.max_new_tokens > self.max_length:
             raise UserError("prepared under another configuration", where=request.label, hint="prepare it again")
         try:
@@ -221,15 +234,53 @@ class EngineCore:
         """Return what the engine does and has done; any thread may ask."""
         return self._stepper.stats()
 
+    # ---- adapters ---------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> dict[str, EngineAdapter]:
+        """Return the adapters that a request may name."""
+        return self.request_factory.adapters.loaded
+
+    def read_adapter(self, name: str, folder: str | Path) -> EngineAdapter:
+        """Read the adapter of a folder for `load_adapter`, under a name. It changes nothing of the engine, so any
+        thread may call it while another one steps.
+
+        Raises a `UserError` for another model's adapter, a rank above the engine's limit, and for one that cannot be
+        computed beside others (`adapters.py`)."""
+        return read_engine_adapter(name, folder, self.model, self._max_adapter_rank)
+
+    def load_adapter(self, name: str, folder: str | Path | EngineAdapter) -> EngineAdapter:
+        """Let requests name an adapter from now on: that of a folder, or one that `read_adapter` has read. Requests may
+        be pending.
+
+        Raises a `UserError` where one of this name is loaded, where there are too many, and as `read_adapter` does."""
+        adapter = folder if isinstance(folder, EngineAdapter) else self.read_adapter(name, folder)
+        if adapter.name != name:
+            raise UserError(f"an adapter that was read as {adapter.name}", where=f"adapter {name}",
+                            expected="the name that it was read under")  # fmt: skip
+        with self._one_thread:
+            self.request_factory.adapters.add(adapter, self._requests.adapters())
+        return adapter
+
+    def unload_adapter(self, name: str) -> None:
+        """Let no further request name an adapter. Those that have it are computed with it to their ends, and its memory
+        is free then. Raises a `UserError` for a name that is not loaded."""
+        with self._one_thread:
+            self.request_factory.adapters.remove(name)
+
     # ---- another model ----------------------------------------------------------------------------------------------
 
     def update_weights(self, state: Mapping[str, Tensor] | None = None) -> None:
         """Load new weights (None: the model was changed in place); later outputs carry a new `version`. A state holds
         all tensors of the model, or those that are trained in it (`model.trainable.trainable_state`).
 
-        Raises a `UserError` while requests are pending, and for a state that does not fit the model."""
+        Raises a `UserError` while requests are pending or adapters are loaded, and for a state that does not fit the
+        model."""
         with self._one_thread:
             self._check_idle("new weights")
+            if names := list(self.adapters):
+                raise UserError(f"new weights under the adapter {names[0]}", expected="no adapter loaded",
+                                hint="unload it first: it was trained on the old ones")  # fmt: skip
             self.scheduler.pool.forget_all()  # before anything changes: a failure in the middle leaves nothing old
             if state is not None:
                 state = without_tied_head(state) if self.model.config.tie_word_embeddings else state

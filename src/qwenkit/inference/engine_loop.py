@@ -35,8 +35,9 @@ import math
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
-from typing import Self, TypedDict, TypeVar, Unpack
+from typing import Self, TypedDict, TypeVar, Unpack, cast
 
 from qwenkit.inference.argument_checks import integer
 from qwenkit.inference.delta_queue import DeltaQueue
@@ -46,7 +47,7 @@ from qwenkit.inference.loop_thread import LoopThread
 from qwenkit.inference.request_handle import SECONDS, TIMEOUT, RequestHandle
 from qwenkit.inference.requests import Conversation, PromptLike
 from qwenkit.inference.sampling_params import SamplingParams
-from qwenkit.inference.stepping_engine import SteppingEngine
+from qwenkit.inference.stepping_engine import AdaptingEngine, SteppingEngine
 
 T = TypeVar("T")
 
@@ -61,6 +62,7 @@ class PrepareOptions(TypedDict, total=False):
     first_draw: int
     priority: int
     cache_salt: str | None
+    adapter: str | None
 
 
 class EngineLoop:
@@ -180,6 +182,30 @@ class EngineLoop:
             return wrapped.result()
         finally:
             wrapped.cancel()  # where the wait was given up, a call that has not begun does not begin
+
+    @property
+    def _adapting(self) -> AdaptingEngine:
+        """Return the engine as one that takes adapters, which `Engine` is."""
+        return cast("AdaptingEngine", self._engine)
+
+    def load_adapter(self, name: str, folder: str | Path, *, timeout: float) -> None:
+        """Let requests name the adapter of a folder from now on (`Engine.load_adapter`). It is read on the caller's
+        thread, while the engine steps. Raises a `UserError` as that does, and what `call` raises."""
+        adapter = self._adapting.read_adapter(name, folder)
+        self.call(lambda: self._adapting.load_adapter(name, adapter), timeout=timeout)
+
+    async def aload_adapter(self, name: str, folder: str | Path, *, timeout: float) -> None:
+        """Do what `load_adapter` does without blocking the event loop."""
+        adapter = await asyncio.to_thread(self._adapting.read_adapter, name, folder)
+        await self.acall(lambda: self._adapting.load_adapter(name, adapter), timeout=timeout)
+
+    def unload_adapter(self, name: str, *, timeout: float) -> None:
+        """Let no further request name an adapter (`Engine.unload_adapter`)."""
+        self.call(lambda: self._adapting.unload_adapter(name), timeout=timeout)
+
+    async def aunload_adapter(self, name: str, *, timeout: float) -> None:
+        """Do what `unload_adapter` does without blocking the event loop."""
+        await self.acall(lambda: self._adapting.unload_adapter(name), timeout=timeout)
 
     def stats(self) -> LoopStats:
         """Return the figures of this moment."""

@@ -14,15 +14,19 @@ Legend: N tokens, W wanted rows, D hidden width, V vocabulary.
 from __future__ import annotations
 
 import contextlib
+from itertools import accumulate
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from qwenkit.errors import UserError, notice
+from qwenkit.inference.adapters import EngineAdapter
 from qwenkit.inference.eager_forward import EagerForward, ForwardPass, StepTokens
 from qwenkit.inference.graphed_forward import CudaRecorder, GraphedForward, reason_against
-from qwenkit.inference.native.decoder import NativeDecoder
+from qwenkit.inference.native.decoder import AdaptedRows, NativeDecoder
 from qwenkit.inference.native.fitness import Unfit
+from qwenkit.inference.native.low_rank import LowRanks
 from qwenkit.inference.native.trial import Ways, choose_ways
 from qwenkit.inference.paged_cache import PagedCache
 from qwenkit.model import Transformer
@@ -35,6 +39,7 @@ class NativeForward:
         """Compute by this decoder, which knows the cache's tensors, or by torch over the same cache."""
         self.decoder, self.by_torch = decoder, by_torch
         self._reason: str | None = None
+        self._ranks: WeakKeyDictionary[EngineAdapter, LowRanks] = WeakKeyDictionary()
 
     @property
     def is_native(self) -> bool:
@@ -47,12 +52,14 @@ class NativeForward:
         before, self._reason = self._reason, self.decoder.obstacle()
         if self._reason not in (None, before):
             notice(f"answers are computed by torch, which is slower: {self._reason}")
+        self.by_torch.follow()
 
     def states(self, tokens: StepTokens) -> Tensor:
         """Return the states after the final norm, [W, D], in float32."""
         if not self.is_native:
             return self.by_torch.states(tokens).float()
-        segments = [*tokens.answers, *tokens.pieces]
+        tokens = by_adapter(tokens)
+        segments = tokens.segments
         width = max(len(segment.blocks) for segment in segments)
         tables = [[*segment.blocks, *[0] * (width - len(segment.blocks))] for segment in segments]
         counts = torch.tensor([segment.length for segment in segments])
@@ -64,8 +71,16 @@ class NativeForward:
             lengths_N=torch.tensor([segment.prompt_length for segment in segments]).repeat_interleave(counts),
             embeds_NC=tokens.embeds_ND,
             wanted_W=torch.tensor(list(tokens.wanted), dtype=torch.int32),
+            adapted=[AdaptedRows(rows[0], rows[-1] + 1, self._low_ranks(adapter))
+                     for adapter, rows in tokens.adapted_rows().items()],
             logits=False,
-        )
+        )  # fmt: skip
+
+    def _low_ranks(self, adapter: EngineAdapter) -> LowRanks:
+        """Return an adapter in the layout of the code, which is made once."""
+        if adapter not in self._ranks:
+            self._ranks[adapter] = LowRanks(adapter, self.decoder.model)
+        return self._ranks[adapter]
 
     def head(self, h_WD: Tensor, /) -> Tensor:
         """Return the logits [W, V] in float32."""
@@ -75,6 +90,22 @@ class NativeForward:
         """Compute with the weights that the model has now."""
         with contextlib.suppress(Unfit):  # `follow` says why
             self.decoder.refresh()
+
+
+def by_adapter(tokens: StepTokens) -> StepTokens:
+    """Return the tokens of a step with those of one adapter side by side, the ones without any first; all of them are
+    pieces then. The wanted ones keep their order."""
+    segments = tokens.segments
+    if all(segment.adapter is None for segment in segments):
+        return tokens
+    starts = [0, *accumulate(segment.length for segment in segments)]
+    numbers = [0 if segment.adapter is None else segment.adapter.number for segment in segments]
+    order = sorted(range(len(segments)), key=numbers.__getitem__)
+    rows = [row for i in order for row in range(starts[i], starts[i + 1])]
+    place = {row: at for at, row in enumerate(rows)}
+    embeds_ND = None if tokens.embeds_ND is None else tokens.embeds_ND[rows]
+    ids, wanted = [tokens.ids[row] for row in rows], [place[row] for row in tokens.wanted]
+    return StepTokens(ids, (), [segments[i] for i in order], wanted, embeds_ND)
 
 
 class SplitForward:

@@ -219,12 +219,16 @@ class GraphedForward:
         """Forget what was recorded where it is not the model any more, and look whether a graph would pass by what was
         done to it: then steps are computed without, and the user is told."""
         self.refresh()
+        self.eager.follow()
         before, self._reason = self._reason, self._watch.intervention()
         if self._reason not in (None, before):
             notice(f"steps are computed without CUDA graphs: {self._reason}")
 
     def _bucket(self, tokens: StepTokens) -> Bucket | None:
-        """Return the bucket of a step, or None where it is not one of answers, or too wide, or mostly hidden."""
+        """Return the bucket of a step, or None where it is not one of answers, or too wide, or mostly
+        hidden, or where an answer has an adapter."""
+        if any(answer.adapter is not None for answer in tokens.answers):
+            return None
         if tokens.pieces or tokens.embeds_ND is not None or not 0 < len(tokens.answers) <= self.max_rows:
             return None
         bucket = Bucket.of(list(tokens.answers))

@@ -64,7 +64,7 @@ def cache_salt(request: Request, config: ModelConfig) -> Hashable | None:
     extension, length = config.extension, len(request.prompt.ids)
     dynamic = extension is not None and extension.dynamic_ntk
     alpha = float(ntk_alpha(torch.tensor(length), extension.seq_length)) if dynamic and extension else 1.0
-    return request.cache_salt, alpha, digest
+    return request.cache_salt, alpha, digest, None if request.adapter is None else request.adapter.identity
 
 
 def media_digest(prompt: Prompt) -> Hashable | None:

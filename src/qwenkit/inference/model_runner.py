@@ -211,7 +211,7 @@ class ModelRunner:
 
 
 def _segment(sequence: Sequence, start: int, stop: int) -> Segment:
-    return Segment(sequence.table.blocks, start, stop, len(sequence.prompt.ids))
+    return Segment(sequence.table.blocks, start, stop, len(sequence.prompt.ids), sequence.request.adapter)
 
 
 def _answer_rows(sequences: list[Sequence], drafts: Drafts) -> list[DecodeRow]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from itertools import groupby
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,9 @@ from qwenkit.model import ModelConfig, Transformer
 from qwenkit.model.attention import attention
 from qwenkit.model.batching import round_up
 
+if TYPE_CHECKING:
+    from qwenkit.inference.adapters import EngineAdapter
+
 GATHER_BYTES = 256 * 2**20
 """The most bytes of keys and values that are gathered at a time, where more than one sequence is read together."""
 
@@ -50,6 +53,8 @@ class Segment(NamedTuple):
     start: int
     stop: int
     prompt_length: int
+    adapter: EngineAdapter | None = None
+    """What its tokens are computed with, besides the model."""
 
     @property
     def length(self) -> int:

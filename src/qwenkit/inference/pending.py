@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import repeat
 
+from qwenkit.inference.adapters import EngineAdapter
 from qwenkit.inference.detokenizer import TextTokenizer
 from qwenkit.inference.outputs import Delta
 from qwenkit.inference.sampling import not_finite
@@ -43,6 +44,11 @@ class PendingRequests:
     def have_deltas(self) -> bool:
         """Return whether a finished answer waits to be handed out."""
         return bool(self._undelivered)
+
+    def adapters(self) -> set[EngineAdapter]:
+        """Return the adapters that requests still have which have neither an output nor an error."""
+        requests = list(self._requests.values())
+        return {request.adapter for request in requests if request.adapter is not None and request.is_pending}
 
     def get(self, handle: int) -> Request | None:
         """Return the request of a handle; None for one that is unknown or done."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qwenkit.chat import stop_token_ids, thought_tokens, truncate_history
 from qwenkit.errors import UserError, within
+from qwenkit.inference.adapters import MAX_ADAPTERS, Adapters, EngineAdapter
 from qwenkit.inference.argument_checks import SALT, as_list, integer, optional, same_length, shown, token_ids
 from qwenkit.inference.detokenizer import IncrementalDetokenizer, TextTokenizer
 from qwenkit.inference.generation_config import read_generation_config
@@ -33,6 +34,8 @@ from qwenkit.prompt import Media, Prompt
 if TYPE_CHECKING:
     from qwenkit.chat import ChatTokenizer
 
+AdapterLike = str | Seq[str | None] | None
+"""The name of an adapter for all requests, or a list with one (or None) for each."""
 PromptLike = str | Seq[int] | Prompt
 """A text, token ids, or ids with media."""
 Messages = Seq[Mapping[str, Any]]
@@ -71,6 +74,7 @@ class RequestFactory:
     def __init__(self, model: Transformer, tok: TextTokenizer | None, folder: Path | None, seed: int) -> None:
         """Read the generation settings of the folder; raises a `UserError` for unusable arguments."""
         self.model, self.tok, self.seed = model, check_tokenizer(tok), RNG_ID.parse(seed, "seed")
+        self.adapters = Adapters(MAX_ADAPTERS)
         self.kv_tokens: int | None = None
         """What the engine's cache has room for."""
         self.grammars, self.thought_tokens = Grammars(tok), thought_tokens(tok)
@@ -189,14 +193,28 @@ class RequestFactory:
         params: Seq[SamplingParams],
         rng_ids: Seq[int] | None,
         first_draws: Seq[int] | None,
+        adapter: AdapterLike = None,
     ) -> list[Request]:
         """Return a request for each prompt; by default draws are made from the numbers 0, 1, 2, ..."""
+        adapters = self.adapters_for_each(adapter, len(prompts))
         numbers = numbers_or(range(len(prompts)), rng_ids, "rng_ids")
         draws = numbers_or([0] * len(prompts), first_draws, "first_draws")
-        return [
+        requests = [
             self.make_request(prompt, each, rng_id, f"prompt {i}", first_draw=first_draw)
             for i, (prompt, each, rng_id, first_draw) in enumerate(zip(prompts, params, numbers, draws, strict=True))
         ]
+        for request, request_adapter in zip(requests, adapters, strict=True):
+            request.adapter = request_adapter
+        return requests
+
+    def adapters_for_each(self, adapter: AdapterLike, count: int) -> list[EngineAdapter | None]:
+        """Return the adapter of each of `count` requests, from one name for all or from a list with one (or None) for
+        each."""
+        if adapter is None or isinstance(adapter, str):
+            return [self.adapters.find(adapter, "adapter")] * count
+        names = as_list(adapter, "adapter", "the name of an adapter, or a list of them")
+        same_length(names, "adapters", count)
+        return [self.adapters.find(name, f"adapter {i}") for i, name in enumerate(names)]
 
     def prepare(
         self,
@@ -208,11 +226,13 @@ class RequestFactory:
         first_draw: int,
         priority: int,
         cache_salt: str | None,
+        adapter: str | None,
         label: str,
     ) -> Request:
         """Return a request whose deltas `Engine.step` will hand out, from a prompt or a conversation.
 
         `EngineCore.prepare` says what the arguments mean."""
+        engine_adapter = self.adapters.find(adapter, label)
         number: int = -1 if rng_id is None else RNG_ID.parse(rng_id, "rng_id")
         start: tuple[int, int] = RNG_ID.parse(sample, "sample"), RNG_ID.parse(first_draw, "first_draw")
         rendered = self.render(prompt, label) if isinstance(prompt, Conversation) else prompt
@@ -224,6 +244,7 @@ class RequestFactory:
         request.submitted = True
         request.priority = PRIORITY.parse(priority, "priority")
         request.cache_salt = optional(SALT).parse(cache_salt, "cache_salt")
+        request.adapter = engine_adapter
         return request
 
     def encode(self, prompt: PromptLike, label: str) -> Prompt:

@@ -22,6 +22,7 @@ from qwenkit.prompt import Prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qwenkit.inference.adapters import EngineAdapter
     from qwenkit.inference.grammar import GrammarState
     from qwenkit.inference.thinking import Thought
     from qwenkit.inference.token_counts import TokenCounts
@@ -73,6 +74,8 @@ class Request:
     """Lower numbers come first."""
     cache_salt: str | None = None
     """Beginnings are shared in the cache only among requests of the same salt."""
+    adapter: EngineAdapter | None = None
+    """What it is computed with, besides the model."""
     unscored_from: int = sys.maxsize
     """The first position of the prompt whose log-probability is wanted and not known; beyond it where there is none."""
 

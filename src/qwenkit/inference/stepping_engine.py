@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from qwenkit.inference.outputs import Delta
 from qwenkit.inference.sequence import Request
+
+if TYPE_CHECKING:
+    from qwenkit.inference.adapters import EngineAdapter
 
 
 class SteppingEngine(Protocol):
@@ -33,4 +37,20 @@ class SteppingEngine(Protocol):
 
     def abort(self, handle: int) -> None:
         """Drop a request."""
+        ...
+
+
+class AdaptingEngine(SteppingEngine, Protocol):
+    """What the loop's methods for adapters need besides."""
+
+    def read_adapter(self, name: str, folder: str | Path) -> EngineAdapter:
+        """Read an adapter, on any thread."""
+        ...
+
+    def load_adapter(self, name: str, folder: str | Path | EngineAdapter) -> EngineAdapter:
+        """Let requests name it."""
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Let no further request name it."""
         ...

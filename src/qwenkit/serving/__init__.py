@@ -16,6 +16,7 @@
 | `reading.py`        | what all routes do with a body                                                  |
 | `answering.py`      | from a request to its events, on the engine of a model                          |
 | `models.py`         | the models by their names, loaded and unloaded                                  |
+| `adapter_routes.py` | adapters loaded and unloaded over HTTP                                          |
 | `served_model.py`   | a model in memory: engine, tokenizer, prompts as token ids                      |
 | `certificates.py`   | whether a model still says what its certificate tells                           |
 | `front.py`          | what every request passes before a route, and how it ends                       |

@@ -91,17 +91,21 @@ async def _submit(
     return await model.loop.asubmit(
         prompt, params, None if params.seed is None else number, timeout=left,
         priority=client.priority + _lowered(request.priority), cache_salt=services.settings.keyring.salt(client, ""),
+        adapter=model.adapter,
     )  # fmt: skip
 
 
 async def hold_model(name: str | None, visit: Visit, services: Services) -> ServedModel:
-    """Return the model of a name, loaded, and in memory until the request ends."""
+    """Return the model of a name, or of an adapter's, loaded, and in memory until the request ends."""
     if services.catalog.draining:
         raise Refused(ENDING)
-    entry = services.catalog.find(name, client_of(visit).models)
-    visit.model = entry.name
+    name = services.catalog.known_name(name, client_of(visit).models)
+    entry = services.catalog.find(name)
+    adapted = name in entry.adapters
+    visit.model = name if adapted else entry.name
     using = services.catalog.use(entry, services.settings.limits.load_seconds)
-    return await visit.stack.enter_async_context(using)
+    model = await visit.stack.enter_async_context(using)
+    return model.with_adapter(name) if adapted else model
 
 
 def client_of(visit: Visit) -> Client:

@@ -10,6 +10,7 @@
 | `/v1/messages`             | Anthropic's messages; `/v1/messages/count_tokens` counts what they would read |
 | `/v1/embeddings`           | a vector for each text                                                        |
 | `/v1/models`               | the models by their names                                                     |
+| `/v1/load_lora_adapter`    | one more adapter, and `/v1/unload_lora_adapter`, where the server lets anybody |
 | `/tokenize`, `/detokenize` | texts and token ids, as vLLM has them                                         |
 | `/health`, `/ready`        | whether the server lives, and whether its first model answers; without a key  |
 | `/metrics`                 | figures for Prometheus                                                        |
@@ -30,6 +31,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from qwenkit import __version__
+from qwenkit.serving.adapter_routes import add_adapter_routes
 from qwenkit.serving.answering import Answer, Services, begin
 from qwenkit.serving.front import Front, Receive, Scope, Send
 from qwenkit.serving.limits import Usage
@@ -94,6 +96,8 @@ def make_app(
     for path, codec in codecs.items():
         app.add_api_route(path, _generating(codec, services), methods=["POST"], name=path)
     add_routes(app, services)
+    if settings.adapters_from is not None:
+        add_adapter_routes(app, services, settings.adapters_from)
     _add_state_routes(app, services)
     app.openapi = partial(document, codecs, not settings.keyring.is_open)
     if settings.page:

@@ -33,8 +33,13 @@ _SENT = "Authorization, Content-Type, X-Api-Key, X-Request-Id, Anthropic-Version
 
 
 def check_exposure(settings: ServerSettings) -> None:
-    """Raise a `UserError` for a server that anybody on the network could use, and for names that no request has."""
+    """Raise a `UserError` for a server that anybody on the network could use, or give adapters to, and for names that
+    no request has."""
     _check_names(settings)
+    if settings.adapters_from is not None and settings.keyring.is_open:
+        raise UserError("without a key everybody who reaches the server could load adapters",
+                        where=f"--adapters-from {settings.adapters_from}",
+                        expected="--api-key-file FILE, or QWENKIT_API_KEY in the environment")  # fmt: skip
     if settings.unix_socket is not None or is_loopback(settings.host):
         return
     if settings.keyring.is_open and not settings.allow_public_without_key:

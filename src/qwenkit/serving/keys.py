@@ -16,6 +16,7 @@ The file is TOML, one table for each key:
     max_tokens = 1024
     priority = 0                   # lower numbers come first
     models = ["nano"]              # all, where it is not given
+    load_adapters = true           # may load and unload adapters, where the server lets anybody
 
 Only digests are kept in memory, and a comparison takes the same time whether a key is nearly right or not at all. Keys
 are long and random, so a plain SHA-256 of one tells nothing.
@@ -49,7 +50,7 @@ ANYBODY = "anybody"
 _LIMITS = ("requests_per_minute", "tokens_per_minute", "open_requests", "prompt_tokens", "max_tokens")
 MOST = 2**20
 """The largest number of a priority, either way."""
-_NAMES = ("key", "sha256", *_LIMITS, "priority", "models")
+_NAMES = ("key", "sha256", *_LIMITS, "priority", "models", "load_adapters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class Client:
     """The priority of their requests; one of them may be put behind it, and never before it."""
     models: frozenset[str] | None = None
     """The names that they may ask; None: all."""
+    load_adapters: bool = False
+    """Whether they may load and unload adapters, where the server lets anybody."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,7 @@ def _read_key(name: str, table: Any, where: str, default: Allowance) -> Key:
         _allowance(table, where, default),
         _integer(table, "priority", where, -MOST) or 0,
         _models(table, where),
+        _flag(table, "load_adapters", where),
     )
     given = [key for key in ("key", "sha256") if isinstance(table.get(key), str)]
     if len(given) != 1:
@@ -212,6 +216,13 @@ def _integer(table: Mapping[str, Any], name: str, where: str, least: int) -> int
     value = table.get(name)
     if value is not None and (type(value) is not int or not least <= value < 2**31):
         raise UserError(f"{name} = {value!r}", where=where, expected=f"an integer from {least} on")
+    return value
+
+
+def _flag(table: Mapping[str, Any], name: str, where: str) -> bool:
+    value = table.get(name, False)
+    if not isinstance(value, bool):
+        raise UserError(f"{name} = {value!r}", where=where, expected="true or false")
     return value
 
 

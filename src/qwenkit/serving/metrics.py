@@ -120,6 +120,12 @@ class ServerMetrics:
         self.preemptions = Counter("preemptions_total", "How often a request was put back for want of room.")
         self.cache_used = Gauge("kv_cache_used_ratio", "The share of the cache that belongs to requests, 0 to 1.")
 
+    def forget(self, model: str) -> None:
+        """Drop the series of an adapter that was unloaded: names that clients give must not add up."""
+        for metric in vars(self).values():
+            for labels in [labels for labels in metric._values if ("model", model) in labels]:
+                del metric._values[labels]
+
     def text(self, engines: Mapping[str, LoopStats]) -> str:
         """Return the page; `engines` are the figures of the models that are loaded."""
         for gauge in (self.running, self.waiting, self.cache_used):

@@ -23,7 +23,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,8 @@ from qwenkit.serving.served_model import Loader, ServedModel
 HEADROOM = 1.2
 """Memory that loading a model takes, as a multiple of its files."""
 STOP_SECONDS = 30.0
+ADAPTER_SECONDS = 60.0
+"""How long an engine's present step may keep an adapter waiting."""
 RETRY_SECONDS = 30.0
 """How long a model that could not be loaded is not tried again."""
 _WEIGHTS = (".safetensors", ".bin", ".gguf")
@@ -50,6 +52,8 @@ class Entry:
     reference: str
     """A folder, a GGUF file, or a name of the Hub."""
     aliases: tuple[str, ...] = ()
+    adapters: dict[str, str] = field(default_factory=dict[str, str])
+    """The folders of its adapters, by the names under which they are asked."""
     model: ServedModel | None = None
     loading: asyncio.Task[ServedModel] | None = None
     users: int = 0
@@ -64,8 +68,11 @@ class Entry:
         return self.failed_at is not None and time.monotonic() - self.failed_at < RETRY_SECONDS
 
 
-def entries_of(models: Sequence[str], aliases: Mapping[str, str]) -> list[Entry]:
-    """Return the models of a command line. An alias names a model that is among them, or one more.
+def entries_of(
+    models: Sequence[str], aliases: Mapping[str, str], adapters: Mapping[str, str] | None = None
+) -> list[Entry]:
+    """Return the models of a command line. An alias names a model that is among them, or one more; adapters, by their
+    names, are of the first model.
 
     Raises a `UserError` for two models of one name."""
     entries: dict[str, Entry] = {}
@@ -83,7 +90,13 @@ def entries_of(models: Sequence[str], aliases: Mapping[str, str]) -> list[Entry]
             entries[alias] = Entry(alias, reference)
         else:
             known.aliases = (*known.aliases, alias)
-    return list(entries.values())
+    made = list(entries.values())
+    for name, folder in (adapters or {}).items():
+        if any(name in (entry.name, *entry.aliases) for entry in made):
+            raise UserError(f"a model and an adapter are called {name}", where="qwenkit serve",
+                            expected="one of each name")  # fmt: skip
+        made[0].adapters[name] = folder
+    return made
 
 
 def _name_of(reference: str) -> str:
@@ -102,7 +115,6 @@ class ModelCatalog:
         if not entries:
             raise UserError("no model", where="qwenkit serve", expected="a folder, a GGUF file, or org/name of the Hub")
         self.entries = tuple(entries)
-        self._by_name = {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
         self._load, self._max_loaded = load, max_loaded
         self.on_load: Callable[[str, float, BaseException | None], None] = lambda name, seconds, error: None
         """Hears of every load: the model, how many seconds it took, and what went wrong."""
@@ -113,8 +125,14 @@ class ModelCatalog:
 
     @property
     def names(self) -> list[str]:
-        """Return all names, the aliases of a model behind its own."""
+        """Return all names: the aliases of a model behind its own, adapters behind all models."""
         return list(self._by_name)
+
+    @property
+    def _by_name(self) -> dict[str, Entry]:
+        """Return whose name each is; adapters, which come and go, stand behind all models."""
+        models = {name: entry for entry in self.entries for name in (entry.name, *entry.aliases)}
+        return models | {name: entry for entry in self.entries for name in entry.adapters}
 
     @property
     def loaded(self) -> dict[str, ServedModel]:
@@ -146,13 +164,17 @@ class ModelCatalog:
             self._begin(first)
 
     def find(self, name: str | None, allowed: frozenset[str] | None = None) -> Entry:
-        """Return the model of a name (None: the first one that is allowed); raises `Refused` for one that is not there,
+        """Return the model of a name, or of an adapter's; raises `Refused` as `known_name` does."""
+        return self._by_name[self.known_name(name, allowed)]
+
+    def known_name(self, name: str | None, allowed: frozenset[str] | None = None) -> str:
+        """Return a name that is there (for None the first one that is allowed); raises `Refused` for one that is not,
         or that this client may not ask, with the nearest name."""
         known = [each for each in self._by_name if allowed is None or each in allowed]
         if name is None and known:
-            return self._by_name[known[0]]
+            return known[0]
         if name in known:
-            return self._by_name[name]
+            return name
         close = nearest(name or "", known)
         hint = f"did you mean {close}?" if close else None
         raise Refused(Refusal("not_found", f"there is no model {str(name)[:80]!r}", "model",
@@ -203,7 +225,7 @@ class ModelCatalog:
             async with self._one_at_a_time:
                 await self._unload(entry)  # an engine that has failed
                 await self._make_room(entry)
-                entry.model = await _on_own_thread(partial(self._load, entry.name, entry.reference))
+                entry.model = await _on_own_thread(partial(self._load_model, entry))
                 entry.failed_at = None
                 return entry.model
         except Refused as reason:
@@ -222,6 +244,40 @@ class ModelCatalog:
         finally:
             entry.loading = None
             self.on_load(entry.name, time.monotonic() - start, error)
+
+    def _load_model(self, entry: Entry) -> ServedModel:
+        """Load a model with its adapters, on a thread."""
+        model = self._load(entry.name, entry.reference)
+        try:
+            for name, folder in entry.adapters.items():
+                model.loop.load_adapter(name, folder, timeout=ADAPTER_SECONDS)
+        except BaseException:
+            model.loop.stop(STOP_SECONDS)
+            raise
+        return model
+
+    async def load_adapter(self, entry: Entry, name: str, folder: str, timeout: float) -> None:
+        """Load one more adapter of a model while it answers; the name is one more of the server's. Raises `Refused` for
+        a name that is there already, and a `UserError` for an adapter that does not fit."""
+        async with self.use(entry, timeout) as model, self._one_at_a_time:
+            if name in self._by_name:
+                raise Refused(Refusal("conflict", f"{name} is there already", "lora_name", "a new name",
+                                      "unload it first", "name_taken"))  # fmt: skip
+            await model.loop.aload_adapter(name, folder, timeout=ADAPTER_SECONDS)
+            entry.adapters[name] = folder
+
+    async def unload_adapter(self, name: str) -> None:
+        """Let an adapter be asked no more; its requests go on. Raises `Refused` for a name that no adapter has."""
+        adapters = {each: entry for entry in self.entries for each in entry.adapters}
+        if name not in adapters:
+            close = nearest(name[:80], list(adapters))
+            hint = f"did you mean {close}?" if close else None
+            raise Refused(Refusal("not_found", f"there is no adapter {name[:80]!r}", "lora_name",
+                                  ", ".join(adapters) or None, hint, "model_not_found"))  # fmt: skip
+        entry = adapters[name]
+        del entry.adapters[name]
+        if entry.model is not None:
+            await entry.model.loop.aunload_adapter(name, timeout=ADAPTER_SECONDS)
 
     async def _make_room(self, entry: Entry) -> None:
         """Unload what nobody uses until the model fits; raises `Refused` where it never does."""

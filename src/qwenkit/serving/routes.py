@@ -16,7 +16,7 @@ from qwenkit.inference import SamplingParams
 from qwenkit.serving.answering import Services, check_length, client_of, hold_model
 from qwenkit.serving.faces import embeddings, messages, models, tokenize
 from qwenkit.serving.reading import fields_of, new_id, no_such_path, parsed
-from qwenkit.serving.refusals import Refused, refusal_of
+from qwenkit.serving.refusals import Refusal, Refused, refusal_of
 from qwenkit.serving.request import Reply, TextRequest
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class _Routes:
 
     def _model(self, name: str, entry: Entry) -> models.Model:
         length = None if entry.model is None else entry.model.max_length
-        return models.Model(id=name, created=self.started, max_model_len=length, root=entry.name)
+        parent = entry.name if name in entry.adapters else None
+        root = entry.name if parent is None else name
+        return models.Model(id=name, created=self.started, max_model_len=length, root=root, parent=parent)
 
     # ---- texts and token ids ----------------------------------------------------------------------------------------
 
@@ -98,6 +100,9 @@ class _Routes:
         visit: Visit = request.state.visit
         asked = await parsed(embeddings.parse, visit.body)
         model = await hold_model(asked.model, visit, self.services)
+        if model.adapter is not None:
+            what = f"{model.adapter} is an adapter, which has no vectors of its own"
+            raise Refused(Refusal("invalid", what, "model", "the name of its model", code="unsupported_model"))
         rows = [await asyncio.to_thread(_ids, model, text, number) for number, text in enumerate(asked.inputs)]
         visit.prompt_tokens = sum(map(len, rows))
         check_length(max(map(len, rows)), client_of(visit).allowance)

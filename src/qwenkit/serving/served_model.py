@@ -10,6 +10,7 @@ Encoding needs no turn on the engine; all that touches the model goes through it
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import Any
 from qwenkit.chat import ChatTokenizer, load_tokenizer, stop_token_ids
 from qwenkit.hub import resolve
 from qwenkit.inference import Conversation, Engine, EngineBusy, EngineLoop, SamplingParams
+from qwenkit.inference.adapters import MAX_ADAPTERS, MAX_RANK
 from qwenkit.inference.requests import PromptTooLong
 from qwenkit.model.formats.keys import accepted, accepting
 from qwenkit.platform import torch_threads
@@ -40,6 +42,8 @@ class ServedModel:
     tok: ChatTokenizer
     loop: EngineLoop
     folder: Path
+    adapter: str | None = None
+    """The adapter that its requests name; the model is then called like it."""
     created: int = field(default_factory=lambda: int(time.time()))
     longest_token: int = 0
     """Bytes of the longest token: a text with more bytes than the model's tokens could have need not be encoded."""
@@ -47,6 +51,12 @@ class ServedModel:
     def __post_init__(self) -> None:
         """Look at the vocabulary."""
         self.longest_token = max(map(len, [*self.tok.ranks, *(name.encode() for name in self.tok.special)]))
+
+    def with_adapter(self, name: str) -> ServedModel:
+        """Return the same model in memory, asked by the name of one of its adapters."""
+        other = copy.copy(self)
+        other.name = other.adapter = name
+        return other
 
     @property
     def works(self) -> bool:
@@ -121,7 +131,7 @@ def _strings(content: Any) -> Iterator[str]:
 
 def loader(
     *, kv_tokens: int | None, max_batch: int, threads: int, max_waiting: int, stall_seconds: float,
-    check_certificates: bool = True,
+    check_certificates: bool = True, max_adapters: int = MAX_ADAPTERS, max_adapter_rank: int = MAX_RANK,
 ) -> Loader:  # fmt: skip
     """Return what loads a model with these settings of its engine, and refuses one that its certificate contradicts."""
     names = accepted()  # a load runs in the context of whoever asks first
@@ -130,7 +140,8 @@ def loader(
         folder = resolve(reference)
         tok = load_tokenizer(folder)
         with accepting(names), torch_threads(threads):  # those of the thread that makes a loop are the loop's
-            engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, max_batch=max_batch)
+            engine = Engine(folder, tok, invariant=False, kv_tokens=kv_tokens, max_batch=max_batch,
+                            max_adapters=max_adapters, max_adapter_rank=max_adapter_rank)  # fmt: skip
             if check_certificates:
                 check_certificate(folder, engine.model)
             loop = EngineLoop(engine, max_waiting=max_waiting, stall_timeout=stall_seconds)

@@ -70,6 +70,8 @@ class ServerSettings:
     allow_public_without_key: bool = False
     allow_failed_certificate: bool = False
     """Serve a model whose outputs are not those that its certificate tells."""
+    adapters_from: Path | None = None
+    """The folder whose adapters clients may load while the server runs, by keys that may (`load_adapters`)."""
     page: bool = False
     """Serve the chat page at `/ui/` (the extra `ui`)."""
     log_texts: bool = False

@@ -29,7 +29,7 @@ FLAGS = {
 _LIBRARIES = {"address": ["libasan.so", "libubsan.so"], "thread": ["libtsan.so"]}
 _OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1", "UBSAN_OPTIONS": "print_stacktrace=1",
             "TSAN_OPTIONS": "ignore_noninstrumented_modules=1:report_mutex_bugs=0:halt_on_error=1"}  # fmt: skip
-_FILES = [str(HERE / name) for name in ("test_matrices.py", "test_decoder.py", "test_threads.py")]
+_FILES = [str(HERE / name) for name in ("test_matrices.py", "test_decoder.py", "test_low_rank.py", "test_threads.py")]
 _PROGRAM = """
 import sys, pytest
 from qwenkit.inference.native import build

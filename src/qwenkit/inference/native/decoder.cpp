@@ -7,6 +7,7 @@
 // Layout: keys and values of a layer are [kv_heads, slots, head]; position p of a sequence lies in slot
 // table[p / 16] * 16 + p % 16, where `table` is its row of `tables`. Keys are stored rotated.
 #include "attention.h"
+#include "low_rank.h"
 
 // Rows of a matrix in one chunk: some tens of kilobytes, and enough chunks for all threads.
 static int64_t chunk_rows(const Matrix& m, int64_t threads) {
@@ -19,6 +20,13 @@ static uint32_t chunks_of(std::initializer_list<const Matrix*> matrices, int64_t
   return chunks;
 }
 
+// Prepare the input of a product, and once more for adapters where those are of another kind.
+static void prepare_input(const Matrix& m, const float* x, int64_t row, float* out) {
+  prepare(m, x, out);
+  if (job->low_inputs && job->low_inputs != job->prepared)
+    prepare({job->step->low_kind, 0, m.columns, 0, nullptr, nullptr}, x, job->low_inputs + row * job->prepared_width);
+}
+
 // Prepare one row of the input of a product, in `room` where it passes through floats.
 static void prepare_row(int op, int layer, int64_t row, float* room, float* out) {
   if (op == PRODUCT_PREPARE) return prepare(*job->matrix, job->input + row * job->matrix->columns, out);  // no model
@@ -26,15 +34,15 @@ static void prepare_row(int op, int layer, int64_t row, float* room, float* out)
   const Layer& l = m.layer[layer];
   if (op == PREPARE_QKV) {
     normalize(job->x + row * m.width, l.input_norm, m.width, m.eps, room);
-    prepare(l.q, room, out);
+    prepare_input(l.q, room, row, out);
   } else if (op == PREPARE_OUT) {
-    prepare(l.o, job->attended + row * m.heads * m.head, out);
+    prepare_input(l.o, job->attended + row * m.heads * m.head, row, out);
   } else if (op == PREPARE_GATE_UP) {
     normalize(job->x + row * m.width, l.mlp_norm, m.width, m.eps, room);
-    prepare(l.gate, room, out);
+    prepare_input(l.gate, room, row, out);
   } else if (op == PREPARE_DOWN) {
     silu_times(job->gate + row * m.wide, job->up + row * m.wide, m.wide, room);
-    prepare(l.down, room, out);
+    prepare_input(l.down, room, row, out);
   } else if (op == PREPARE_OUTPUT) {
     float* states = job->step->states + row * m.width;
     normalize(job->x + job->step->wanted[row] * m.width, m.norm, m.width, m.eps, room);
@@ -47,7 +55,7 @@ static void prepare_row(int op, int layer, int64_t row, float* room, float* out)
 
 // The prepared inputs of a product, by an earlier task or (few rows) by this thread now.
 static const float* inputs(int prepare_op, int layer, int64_t rows, uint32_t number, int thread) {
-  if (rows > FEW) return job->prepared;
+  if (rows > job->few) return job->prepared;
   auto& own = job->scratch[thread];
   if (own.prepared_for != number + 1) {
     for (int64_t row = 0; row < rows; row++)
@@ -81,6 +89,65 @@ static void add_product(const Matrix& m, const float* x, int64_t chunk, int thre
     for (int64_t n = 0; n < count; n++) job->x[b * m.rows + from + n] += out[b * size + n];
 }
 
+// ---- adapters -------------------------------------------------------------------------------------------------------
+
+// The projections of a product, and the product after which an adapter's part of it is added.
+struct Changed {
+  int product, first, count;
+};
+static Changed changed(int op) {
+  switch (op) {
+    case QKV: case ADD_QKV: return {QKV, Q, 3};
+    case OUT: case ADD_OUT: return {OUT, O, 1};
+    case GATE_UP: case ADD_GATE_UP: return {GATE_UP, GATE, 2};
+    default: return {DOWN, PROJECTION_DOWN, 1};
+  }
+}
+static uint32_t low_chunks(int op) { return job->tiles.size() * changed(op).count; }
+
+// scale * A x of one tile and one projection, beside the chunks of the product itself.
+static void low_product(int op, int layer, int64_t chunk) {
+  Changed of = changed(op);
+  const Group& tile = job->tiles[chunk / of.count];
+  const LowRank& change = tile.layers[layer * PROJECTIONS + of.first + chunk % of.count];
+  if (!change.a.rows) return;
+  int64_t width = 3 * job->low_stride;
+  float* low = job->low + tile.start * width + chunk % of.count * job->low_stride;
+  product(change.a, 0, change.a.rows, job->low_inputs + tile.start * job->prepared_width, job->prepared_width,
+          tile.stop - tile.start, low, width);
+  for (int64_t b = 0; b < tile.stop - tile.start; b++)
+    for (int64_t r = 0; r < change.a.rows; r++) low[b * width + r] *= (float)change.scale;
+}
+
+// B of that, added to what the product gave.
+static void add_low(int op, int layer, int64_t chunk) {
+  const Model& m = *job->model;
+  Changed of = changed(op);
+  const Group& tile = job->tiles[chunk / of.count];
+  int64_t which = of.first + chunk % of.count, queries = m.heads * m.head, keys = m.kv_heads * m.head;
+  const LowRank& change = tile.layers[layer * PROJECTIONS + which];
+  if (!change.a.rows) return;
+  float* outs[] = {job->qkv, job->qkv + queries, job->qkv + queries + keys, job->x, job->gate, job->up, job->x};
+  int64_t counts[] = {queries, keys, keys, m.width, m.wide, m.wide, m.width};
+  int64_t stride = which <= V ? job->qkv_width : counts[which];
+  const float* low = job->low + tile.start * 3 * job->low_stride + chunk % of.count * job->low_stride;
+  auto add = job->step->low_kind == FLOAT32 ? add_low_rank<float> : add_low_rank<BFloat16>;
+  add(change, tile.stop - tile.start, low, 3 * job->low_stride, counts[which], outs[which] + tile.start * stride, stride);
+}
+
+// Cut the groups into tiles, and find the highest rank.
+static void lay_tiles() {
+  const Step& s = *job->step;
+  job->tiles.clear(), job->low_stride = 0, job->few = s.group_count ? 0 : FEW;
+  for (int64_t i = 0; i < s.group_count; i++) {
+    const Group& group = s.groups[i];
+    for (int64_t start = group.start; start < group.stop; start += TILE_ROWS)
+      job->tiles.push_back({start, std::min(start + TILE_ROWS, group.stop), group.layers});
+    for (int64_t k = 0; k < job->model->layers * PROJECTIONS; k++)
+      job->low_stride = std::max(job->low_stride, group.layers[k].a.rows);
+  }
+}
+
 // ---- the program ----------------------------------------------------------------------------------------------------
 
 static void embed_row(int64_t row) {
@@ -102,6 +169,12 @@ static void perform(const Task& task, uint32_t number, uint32_t chunk, int threa
   const Model& m = *job->model;
   const Step& s = *job->step;
   const Layer& l = m.layer[task.layer];
+  if (task.op >= ADD_QKV) return add_low(task.op, task.layer, chunk);
+  if (!job->tiles.empty() && (task.op == QKV || task.op == OUT || task.op == GATE_UP || task.op == DOWN)) {
+    uint32_t own = low_chunks(task.op);  // first, for the other chunks are alike and even the ends out
+    if (chunk < own) return low_product(task.op, task.layer, chunk);
+    chunk -= own;
+  }
   switch (task.op) {
     case EMBED: return embed_row(chunk);
     case QKV: {
@@ -134,8 +207,11 @@ static std::vector<Task> make_program() {
   uint32_t rows = job->rows, heads = m.kv_heads, n = s.threads;
   std::vector<Task> program = {{EMBED, 0, rows}};
   auto product = [&](int prepare_op, int op, int layer, uint32_t count, uint32_t chunks) {
-    if (count > FEW) program.push_back({prepare_op, layer, count});
-    program.push_back({op, layer, chunks});
+    if (count > job->few) program.push_back({prepare_op, layer, count});
+    bool adapted = !job->tiles.empty() && op != OUTPUT;
+    program.push_back({op, layer, chunks + (adapted ? low_chunks(op) : 0)});
+    if (adapted) program.push_back({op == QKV ? ADD_QKV : op == OUT ? ADD_OUT : op == GATE_UP ? ADD_GATE_UP : ADD_DOWN,
+                                    layer, low_chunks(op)});
   };
   for (int i = 0; i < m.layers; i++) {
     const Layer& l = m.layer[i];
@@ -172,11 +248,19 @@ static void make_room() {
   job->head_room = prepared_size(m.head);
   int64_t widest = std::max(m.width, std::max(m.wide, queries));
   job->prepared_width = prepared_size(widest) + 16;  // not a power of two: rows would fall into the same cache lines
+  lay_tiles();
+  bool again = s.group_count && m.layer->q.kind != s.low_kind;  // other kinds of inputs than the model's own
+  for (int i = 0; i < m.layers && s.group_count; i++)
+    for (auto matrix : {&m.layer[i].q, &m.layer[i].o, &m.layer[i].gate, &m.layer[i].down})
+      again |= matrix->kind != s.low_kind;
   lay_out(job->memory, {{&job->x, rows * m.width}, {&job->qkv, rows * job->qkv_width},
                        {&job->q, rows * m.heads * job->head_room}, {&job->attended, rows * queries},
                        {&job->gate, rows * m.wide}, {&job->up, rows * m.wide},
                        {&job->prepared, std::max(rows, s.wanted_count) * job->prepared_width},
+                       {&job->low, s.group_count ? rows * 3 * job->low_stride : 0},
+                       {&job->low_inputs, again ? rows * job->prepared_width : 0},
                        {&job->partial, job->split ? rows * m.heads * job->spans * partial : 0}});
+  if (!again) job->low_inputs = s.group_count ? job->prepared : nullptr;
   if ((int64_t)job->scratch.size() < s.threads) job->scratch.resize(s.threads);
   int64_t widest_chunk = 0;
   for (int i = 0; i < m.layers; i++)
@@ -206,6 +290,9 @@ static const char* fault(const Model& m, const Step& s) {
   }
   for (int64_t i = 0; i < s.wanted_count; i++)
     if (s.wanted[i] < 0 || s.wanted[i] >= s.rows) return "a wanted row is not there";
+  for (int64_t i = 0; i < s.group_count; i++)
+    if (s.groups[i].start < (i ? s.groups[i - 1].stop : 0) || s.groups[i].stop < s.groups[i].start ||
+        s.groups[i].stop > s.rows) return "the rows of an adapter are not there";
   return nullptr;
 }
 

@@ -23,6 +23,7 @@ Legend: N rows, B rows of B sequences, n blocks of a table, W wanted rows, V voc
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Sequence
 from ctypes import byref
 from typing import NamedTuple
@@ -33,7 +34,8 @@ from torch import Tensor, nn
 from qwenkit.errors import UserError, notice
 from qwenkit.inference.native.build import Unavailable
 from qwenkit.inference.native.fitness import PROJECTIONS, Unfit, Watch, check_fits, unfit_model
-from qwenkit.inference.native.library import Layer, Matrix, Model, Step, library
+from qwenkit.inference.native.library import Group, Layer, Matrix, Model, Step, library
+from qwenkit.inference.native.low_rank import LowRanks, low_dtype
 from qwenkit.inference.native.matrices import KINDS, Weights, product, weights
 from qwenkit.model.rotary import rotary_tables
 from qwenkit.model.transformer import Block, Transformer
@@ -41,6 +43,14 @@ from qwenkit.platform import free_cores, trim_memory
 
 MOST_ROWS = 256
 """Rows that are computed at once: more are cut into pieces of this size, so that buffers stay small."""
+
+
+class AdaptedRows(NamedTuple):
+    """Rows start to stop (half-open) of a step, which have an adapter."""
+
+    start: int
+    stop: int
+    ranks: LowRanks
 
 
 class _Rows(NamedTuple):
@@ -51,11 +61,15 @@ class _Rows(NamedTuple):
     sequences_N: Tensor
     lengths_N: Tensor | None
     embeds_NC: Tensor | None
+    adapted: Sequence[AdaptedRows]
 
     def part(self, rows: slice) -> _Rows:
         """Return some of the rows."""
+        start, stop = rows.start, min(rows.stop, len(self.ids_N))
+        adapted = [AdaptedRows(max(each.start, start) - start, min(each.stop, stop) - start, each.ranks)
+                   for each in self.adapted if each.start < stop and each.stop > start]  # fmt: skip
         lengths_N, embeds_NC = (None if tensor is None else tensor[rows] for tensor in (self.lengths_N, self.embeds_NC))
-        return _Rows(self.ids_N[rows], self.positions_N[rows], self.sequences_N[rows], lengths_N, embeds_NC)
+        return _Rows(self.ids_N[rows], self.positions_N[rows], self.sequences_N[rows], lengths_N, embeds_NC, adapted)
 
 
 class NativeDecoder:
@@ -189,6 +203,7 @@ class NativeDecoder:
         lengths_N: Tensor | None = None,
         embeds_NC: Tensor | None = None,
         wanted_W: Tensor | None = None,
+        adapted: Sequence[AdaptedRows] = (),
         logits: bool = True,
     ) -> Tensor:
         """Return the logits [W, V], or (`logits=False`) the states [W, C] after the final norm, of the wanted rows
@@ -196,14 +211,14 @@ class NativeDecoder:
 
         `tables_Bn` are the block tables of B sequences, `sequences_N` says which of them is a row's (None: row i has
         table i). `lengths_N` are the lengths in tokens of the rows' prompts, which only dynamic NTK asks for;
-        `embeds_NC`, from the model's `embed`, replaces the ids. Raises an `IndexError` for ids, positions and blocks
-        that do not exist."""
+        `embeds_NC`, from the model's `embed`, replaces the ids. `adapted` says which rows have an adapter, in their
+        order. Raises an `IndexError` for ids, positions and blocks that do not exist."""
         count = len(ids_N)
         sequences_N = torch.arange(count, dtype=torch.int32) if sequences_N is None else sequences_N.int()
         wanted_W = torch.arange(count, dtype=torch.int32) if wanted_W is None else wanted_W.int()
         if count and int(positions_N.max()) >= 16 * tables_Bn.shape[1]:
             raise IndexError("a position has no block")
-        rows = _Rows(ids_N.long(), positions_N.int(), sequences_N, lengths_N, embeds_NC)
+        rows = _Rows(ids_N.long(), positions_N.int(), sequences_N, lengths_N, embeds_NC, adapted)
         return self._compute(rows, tables_Bn.int().contiguous(), wanted_W, logits)
 
     def head(self, states_WC: Tensor) -> Tensor:
@@ -244,6 +259,9 @@ class NativeDecoder:
                      sequences=rows.sequences_N, tables=tables_Bn, cosine=cosine, sine=sine, query_scale=scale,
                      wanted=wanted_W, states=states_WC, logits=out_WX if logits else None)  # fmt: skip
         tensors = {name: tensor.contiguous() for name, tensor in given.items() if tensor is not None}
+        groups = (Group * len(rows.adapted))(
+            *(Group(each.start, each.stop, each.ranks.pointer) for each in rows.adapted)
+        )
         step = Step(
             rows=len(rows.ids_N),
             threads=self.thread_count,
@@ -251,6 +269,9 @@ class NativeDecoder:
             table_width=tables_Bn.shape[1],
             rotary_by_position=by_position,
             wanted_count=len(wanted_W),
+            group_count=len(groups),
+            low_kind=KINDS[low_dtype(self.model)],
+            groups=ctypes.addressof(groups),
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
         if (wrong := library().qk_step(byref(self._model), byref(step))) is not None:

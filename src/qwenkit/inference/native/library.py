@@ -1,6 +1,6 @@
 """The structures and functions of the C++ code, as ctypes sees them.
 
-The fields are those of `products.h` and `step.h`."""
+The fields are those of `products.h`, `step.h` and `low_rank.h`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,21 @@ class Step(ctypes.Structure):
         ("wanted_count", c_int64),
         *((name, c_void_p) for name in ("ids", "embeddings", "positions", "sequences", "tables", "cosine", "sine")),
         *((name, c_void_p) for name in ("query_scale", "wanted", "states", "logits")),
+        *((name, c_int64) for name in ("group_count", "low_kind")),
+        ("groups", c_void_p),
     )
+
+
+class LowRank(ctypes.Structure):
+    """What an adapter adds to one layer: A [rank, K], and B [rank, stride] by columns. No rows: nothing."""
+
+    _fields_ = (("a", Matrix), ("b", c_void_p), ("stride", c_int64), ("scale", c_double))
+
+
+class Group(ctypes.Structure):
+    """Rows of a step that have one adapter, whose layers are seven `LowRank`s each."""
+
+    _fields_ = (("start", c_int64), ("stop", c_int64), ("layers", c_void_p))
 
 
 @functools.cache

@@ -23,6 +23,17 @@ struct Model {
   const float* norm;
   Matrix embedding, output;
 };
+struct LowRank {    // what an adapter adds to one layer; the same fields as `library.LowRank`
+  Matrix a;         // [rank, columns]; without rows: the layer is not changed
+  const void* b;    // [rank, stride]: B by columns, as many of them used as the layer has rows
+  int64_t stride;
+  double scale;
+};
+enum Projection { Q, K, V, O, GATE, UP, PROJECTION_DOWN, PROJECTIONS };
+struct Group {  // rows start to stop have one adapter; the same fields as `library.Group`
+  int64_t start, stop;
+  const LowRank* layers;  // [layers, PROJECTIONS]
+};
 struct Step {
   int64_t rows, threads, table_count, table_width, rotary_by_position, wanted_count;
   const int64_t* ids;                     // [rows], or null: `embeddings` [rows, width] are given
@@ -32,19 +43,23 @@ struct Step {
   const float* query_scale;               // [rows], or null
   const int32_t* wanted;                  // rows whose states are wanted
   float *states, *logits;                 // [wanted_count, width], [wanted_count, vocabulary] or null
+  int64_t group_count, low_kind;          // rows with adapters (`low_rank.h`), and the kind of A and B
+  const Group* groups;
 };
 
 enum Op { EMBED, PREPARE_QKV, QKV, ROTATE, ATTEND, COMBINE, PREPARE_OUT, OUT, PREPARE_GATE_UP, GATE_UP, PREPARE_DOWN,
-          DOWN, PREPARE_OUTPUT, OUTPUT, PRODUCT_PREPARE, PRODUCT, READ };
+          DOWN, PREPARE_OUTPUT, OUTPUT, PRODUCT_PREPARE, PRODUCT, READ, ADD_QKV, ADD_OUT, ADD_GATE_UP, ADD_DOWN };
 
 // What the threads of a running program share; `Team::busy` guards it. It is never destroyed: a thread may be at work
 // when the process ends. A child after a fork gets its own, since another thread may have been at work on this one.
 struct Job {
   const Model* model;
   const Step* step;
-  int64_t rows, qkv_width, head_room, prepared_width, spans, chunk_bytes;
+  int64_t rows, qkv_width, head_room, prepared_width, spans, chunk_bytes, few, low_stride;
   bool split;  // attention is shared out by spans too
   float *x, *qkv, *q, *attended, *gate, *up, *prepared, *partial;
+  float *low, *low_inputs;  // of rows with adapters: A x of up to three projections, and x as A reads it
+  std::vector<Group> tiles;  // the groups, cut
   std::vector<float> memory;
   struct Scratch {
     uint32_t prepared_for;

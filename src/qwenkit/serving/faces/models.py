@@ -27,6 +27,8 @@ class Model:
     """Tokens that a prompt and its answer may have together; None where that is not known yet."""
     root: str | None = None
     """The name of its folder, where `id` is another name of it."""
+    parent: str | None = None
+    """The model that an adapter is on."""
 
 
 def shown(model: Model) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def shown(model: Model) -> dict[str, Any]:
         "created": model.created,
         "owned_by": "qwenkit",
         "root": model.root or model.id,
-        "parent": None,
+        "parent": model.parent,
         "max_model_len": model.max_model_len,
     }
 
