@@ -11,6 +11,11 @@ from qwenkit.lazy import lazy
 _HOME = {
     "answers_equal": "answers",
     "Item": "tasks",
+    "Task": "task_files",
+    "TaskItem": "task_items",
+    "load_task": "task_files",
+    "score": "scorers",
+    "task_names": "task_files",
     "chat_eval": "tasks",
     "compare": "tasks",
     "exact_match": "tasks",
