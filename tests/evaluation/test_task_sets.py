@@ -14,7 +14,7 @@ import pytest
 
 from qwenkit import rng
 from qwenkit.errors import UserError
-from qwenkit.evaluation.scorers import Response, score
+from qwenkit.evaluation.scorers import EXTRACTORS, NAMES, Response, arguments, score
 from qwenkit.evaluation.task_data import MissingData
 from qwenkit.evaluation.task_files import Task, load_task, task_names
 from qwenkit.evaluation.task_items import TaskItem
@@ -64,7 +64,9 @@ def known(item: TaskItem, right: bool = True) -> Response:
 
 def stub(item: TaskItem) -> Callable[[Problem, str], Verdict]:
     """A judge that runs nothing: a program passes when the known solution is in it, or in its tests."""
-    return lambda problem, program: Verdict("passed" if str(item.gold) in program + problem.tests else "failed", "")
+    return lambda problem, program: Verdict(
+        "passed" if str(item.gold).strip() in program + problem.tests else "failed", ""
+    )
 
 
 def total(items: list[TaskItem], responses: list[Response]) -> int:
@@ -160,6 +162,31 @@ def test_each_task_has_its_sources() -> None:
     for name in task_names():
         task = load_task(name)
         assert task.citation and task.licence and task.data.get and task.about, name
+
+
+def test_scorers_and_extractors_are_known() -> None:
+    for name, form in PAIRS:
+        ask = load_task(name).form(form)
+        assert ask.scorer in NAMES and ask.extract in EXTRACTORS, (name, form)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("[1, 2], 'a'", "[1, 2], 'a'"), ("[1])\n# so", "[1]"), ("f(x=(1))", "x=(1)"), ("1) or (1", None), ("1 +", None)],
+)
+def test_arguments(text: str, wanted: str | None) -> None:
+    """What a model writes behind `f(` is the arguments of that one call, or nothing."""
+    assert arguments(text) == wanted
+
+
+def test_a_whole_program_in_an_answer(real_data: Path) -> None:
+    """A chat model's program stands for the whole, and need not repeat the imports of the prompt."""
+    item = items_of("humaneval", "lm-eval", real_data, 1)[0]
+    body = str(item.row["prompt"]).partition("\n\n\n")[2] + str(item.gold)
+    assert score(item, Response(f"Here it is:\n```python\n{body}```\nDone.")).components["right"] == 1.0
+    assert (
+        score(item, Response("```python\ndef has_close_elements(n, t):\n    return 3\n```")).components["right"] == 0.0
+    )
 
 
 def test_an_unknown_form_is_refused() -> None:

@@ -13,6 +13,7 @@ _HOME = {
     "Item": "tasks",
     "Task": "task_files",
     "TaskItem": "task_items",
+    "TaskRunner": "task_runner",
     "load_task": "task_files",
     "score": "scorers",
     "task_names": "task_files",

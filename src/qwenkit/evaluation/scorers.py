@@ -68,7 +68,7 @@ def score(item: TaskItem, response: Response, judge: Judge = run_tests) -> Score
         return _perplexity(item, response)
     if ask.kind == "answers":
         return Scored({}, response.text, "it needs a judge")
-    if ask.scorer == "tests":
+    if ask.scorer in ("tests", "arguments"):
         return _tests(item, response.text, judge)
     if ask.scorer == "ifeval":
         return _ifeval(item, response.text)
@@ -112,9 +112,14 @@ def _tests(item: TaskItem, text: str, judge: Judge) -> Scored:
     program, it stands for the whole."""
     language = fill(item.ask.language, item.row)
     completion, is_block = code_block(text)
-    whole = is_block and bool(item.messages)
+    if item.ask.scorer == "arguments":
+        completion = arguments(completion)
+        if completion is None:
+            return Scored({"right": 0.0}, text, "not the arguments of a call")
     parts = {**item.row, "completion": completion}
-    program = completion if whole and "{completion}" in item.ask.program else fill(item.ask.program, parts)
+    program = fill(item.ask.program, parts)
+    if is_block and item.messages and "{completion}" in item.ask.program:
+        program = _before(item, language) + completion
     tests = fill(item.ask.tests, parts)
     if language == "typescript":
         return Scored({}, completion, "the sandbox does not know typescript")
@@ -122,6 +127,32 @@ def _tests(item: TaskItem, text: str, judge: Judge) -> Scored:
     if verdict.state == "not run":
         return Scored({}, completion, verdict.reason)
     return Scored({"right": float(verdict.passed)}, completion, "" if verdict.passed else verdict.reason)
+
+
+def _before(item: TaskItem, language: str) -> str:
+    """Return what a whole program in Python may need of the prompt, its imports and other functions: a prompt that is a
+    program by itself, as a function with only a docstring is."""
+    head = fill(item.ask.program, {**item.row, "completion": ""})
+    try:
+        ast.parse(head if language == "python" else "(")
+    except SyntaxError:
+        return ""
+    return f"{head}\n"
+
+
+def arguments(text: str) -> str | None:
+    """Return the arguments at the beginning of a text, without the bracket that closes their call; None where it does
+    not begin with arguments and nothing but them. A text such as `1) or (1` is not the arguments of a call."""
+    line = text.strip().partition("\n")[0][:10_000]
+    line = line.removeprefix("f(") if line.startswith("f(") else line
+    for candidate in (line, line.rstrip().removesuffix(")")):
+        try:
+            call = ast.parse(f"f({candidate})", mode="eval").body
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            return candidate
+    return None
 
 
 def _ifeval(item: TaskItem, text: str) -> Scored:
@@ -245,4 +276,4 @@ SCORERS: dict[str, Callable[[str, str], bool]] = {
     "literal": _literal,
 }
 """Whether an extracted answer is the correct one, (answer, gold) -> bool, by name."""
-NAMES = (*SCORERS, "tests", "ifeval", "perplexity", "none", "")
+NAMES = (*SCORERS, "tests", "arguments", "ifeval", "perplexity", "none", "")

@@ -215,7 +215,9 @@ def _objects(text: str, where: str) -> Iterator[Row]:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
             raise UserError("broken JSON", where=f"{where}, line {text.count(chr(10), 0, at) + 1}") from error
-        yield value
+        if not isinstance(value, dict):
+            raise UserError("a row that is not an object", where=where)
+        yield cast("Row", value)
         at += len(text[at:]) - len(text[at:].lstrip())
 
 

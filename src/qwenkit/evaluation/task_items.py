@@ -57,7 +57,7 @@ def items(task: Task, root: Path, form: str, limit: int = 0, bad: list[UserError
     """Yield the items of a task in a form; see `Task.items`."""
     ask = task.form(form)
     pool = _Shots(task, ask, root)
-    rows = [row for row in read_rows(task.data, root) if not task.keep or value(task.keep, row)]
+    rows = [row for row in read_rows(task.data, root) if _is_kept(task, row)]
     if not rows:
         raise UserError("no row is left", where=task.data.path)
     taken: set[str] = set()
@@ -74,6 +74,11 @@ def items(task: Task, root: Path, form: str, limit: int = 0, bad: list[UserError
             continue
         taken.add(item.id)
         yield item
+
+
+def _is_kept(task: Task, row: Row) -> bool:
+    with within(f"{task.name}: {row['_file']}, row {row['_number']}"):
+        return not task.keep or bool(value(task.keep, row))
 
 
 def _spread(rows: list[Row], limit: int) -> list[Row]:
