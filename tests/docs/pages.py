@@ -8,6 +8,7 @@ rubric, sizes of the world, recipes and the report's values in them.
 
 from __future__ import annotations
 
+import ast
 import re
 import types
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from qwenkit.config import StageConfig, default_text
+from qwenkit.evaluation.task_files import load_task, task_names
+from qwenkit.evaluation.task_template import FILTERS
 from qwenkit.lineage.estimate import offered
 from qwenkit.schema import renamed_keys
 from qwenkit.stages import KINDS, load_stage, produces
@@ -171,10 +174,45 @@ def renamed() -> str:
     return table(("schema 1", "schema 2", "of"), rows)
 
 
+def tasks() -> str:
+    """The test sets that come with the package."""
+    rows: list[list[str]] = []
+    for name in task_names():
+        task = load_task(name)
+        forms = ", ".join(f"`{form}` ({shots(task.forms[form].shots)})" for form in task.forms)
+        ask = task.form()
+        how = {"choices": f"choices by {ask.by}", "greedy": "greedy"}.get(ask.kind, ask.scorer or ask.kind)
+        rows.append([f"`{name}`", task.about, str(task.rows), forms, how, task.citation, task.licence])
+    return table(("task", "what", "rows", "forms (shots)", "score", "source", "licence"), rows)
+
+
+def shots(count: int) -> str:
+    """Return a number of shots for the table."""
+    return str(count) if count else "zero"
+
+
+def task_keys() -> str:
+    """The keys of a form in a task file, from the comments of the class that holds them."""
+    tree = ast.parse((ROOT / "src/qwenkit/evaluation/task_files.py").read_text("utf-8"))
+    form = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Form")
+    rows: list[list[str]] = []
+    for node, after in zip(form.body, [*form.body[1:], None]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            text = ast.literal_eval(after.value) if isinstance(after, ast.Expr) else ""
+            default = toml_value(ast.literal_eval(node.value))
+            rows.append([f"`{node.target.id}`", f"`{default}`", " ".join(str(text).split())])
+    return table(("key", "default", "what"), rows)
+
+
+def filters() -> str:
+    """The names of the filters."""
+    return ", ".join(f"`{name}`" for name in FILTERS) + ".\n"
+
+
 TABLES = {
     "alarms": alarms, "rubric": rubric, "scales": scales, "recipes": recipes, "report values": report_values,
     "kinds": kinds, "command names": faces.command_names, "renamed keys": renamed, "commands": faces.commands,
-    "api": faces.api,
+    "api": faces.api, "tasks": tasks, "task keys": task_keys, "filters": filters,
 }  # fmt: skip
 
 

@@ -11,6 +11,12 @@ from qwenkit.lazy import lazy
 _HOME = {
     "answers_equal": "answers",
     "Item": "tasks",
+    "Task": "task_files",
+    "TaskItem": "task_items",
+    "TaskRunner": "task_runner",
+    "load_task": "task_files",
+    "score": "scorers",
+    "task_names": "task_files",
     "chat_eval": "tasks",
     "compare": "tasks",
     "exact_match": "tasks",
