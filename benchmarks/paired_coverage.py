@@ -3,8 +3,8 @@
     python benchmarks/paired_coverage.py [--pairs 400] [--items 500]
 
 Each pair of models answers the same items. An item has a hardness, which both share; the models differ by a known
-amount, between 0 and 10 points. The truth is the mean difference of the population that items are drawn from. Prints the
-share of intervals that hold it, the share of comparisons where McNemar's test and the interval agree, and false
+amount, between 0 and 10 points. The truth is the mean difference of the population that items are drawn from. Prints
+the share of intervals that hold it, the share of comparisons where McNemar's test and the interval agree, and false
 alarms where the difference is 0. The last line is JSON.
 """
 
