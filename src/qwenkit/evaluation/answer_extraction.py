@@ -48,7 +48,7 @@ _CORRECT = re.compile(
 )
 _ALONE = re.compile(rf"[\s*_(（\[【]*({_LETTERS})[\s*_)）\]】]*(?:[.:：、。)][^\n]*)?\s*")
 _YES_NO = re.compile(
-    r"\b(?P<yes>yes|true)\b|\b(?P<no>no|false)\b(?! (?:one|matter|doubt))|(?P<zh_no>不是|不对|不正确|错误|否|不能|不会)|"
+    r"\b(?P<yes>yes|true)\b|\b(?P<no>no|false)\b(?! (?:one|matter|doubt))|(?P<zh_no>不是|不对|不正确|错误|否|不能)|"
     r"(?P<zh_yes>是的|正确|对的|^是|^对)",
     re.IGNORECASE,
 )
