@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -159,6 +162,23 @@ def test_different(case: str) -> None:
     assert not answers_equal(left, right) and not answers_equal(right, left)
 
 
+PAIRS = [
+    line.split("\t")
+    for line in Path(__file__).with_name("answer_pairs.tsv").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize(("verdict", "left", "right"), PAIRS)
+def test_pairs_of_the_table(verdict: str, left: str, right: str) -> None:
+    assert {"=": True, "≠": False}[verdict] is answers_equal(left, right) is answers_equal(right, left)
+
+
+def test_the_table_is_broad() -> None:
+    assert len({tuple(pair[1:]) for pair in PAIRS}) == len(PAIRS) > 500
+    assert sum(pair[0] == "≠" for pair in PAIRS) > 150
+
+
 @pytest.mark.parametrize("empty", ["", "   ", "。", "\u200b"])
 def test_nothing_is_no_answer(empty: str) -> None:
     assert not answers_equal(empty, empty) and not answers_equal(empty, "0")
@@ -190,7 +210,13 @@ HOSTILE = [
     "1," * 900, "\x00\x01", "\ud800", "1" + " " * 1990, "𝟓", "٣", "²" * 1000, "**" * 900, "a=" * 900, "'\"" * 900,
     "((" + "1,2),(" * 200 + "1,2))", "\\sqrt{" * 250, "\\sqrt" * 300, "√" * 1900,
     "{" * 900 + "\\frac{1}{2}" * 50, "\\sqrt{" * 200 + "2" + "}" * 200, "^{" * 300 + "}" * 300, "(1," * 400 + ")" * 400,
-    "%", "$%", "e5", ".", "½" * 500, "1 " * 900,
+    "%", "$%", "e5", ".", "½" * 500, "1 " * 900, "10^10^10", "9^(9^(9^9))", "((((" * 25_000,
+    "[" * 100_000 + "]" * 100_000,
+    "7" * 1_000_000, "\\frac{1}{" * 90 + "1" + "}" * 90, "x^" * 400, "sin " * 200, "|" * 900, "1±" * 400,
+    "-" * 900 + "1",
+    "\\begin{pmatrix}" * 60, "1,000" * 190, "999!!!", "170!" + "!" * 20, "2^(3^(4^5))",
+    "1e-400", "(x+1)^(999999999)",
+    "\\text{" * 150 + "}" * 150, "一半" * 400, "1 and " * 160, "x<" * 400, "a=1," * 240, "(" * 400 + "x" + ")" * 400,
 ]  # fmt: skip
 
 
@@ -284,9 +310,43 @@ WORTH = {"1/2": "h", "0.5": "h", "二": "2"}
 )
 @settings(max_examples=400, deadline=None)
 def test_lists_are_equal_by_brackets_and_elements(left: list[str], right: list[str], ours: str, theirs: str) -> None:
-    """Checked against the rule written out: the same brackets, or none on one side; in order, but for sets."""
+    """Checked against the rule written out: the same brackets, or none on one side; in order, but for sets and for two
+    lists without brackets."""
     a, b = (", ".join(items).join(kind or ("", "")) for items, kind in ((left, ours), (right, theirs)))
     worth = [[WORTH.get(item, item) for item in items] for items in (left, right)]
     fits = ours == theirs or ("" in (ours, theirs) and not {"[)", "(]"} & {ours, theirs})
-    same = sorted(worth[0]) == sorted(worth[1]) if "{}" in (ours, theirs) else worth[0] == worth[1]
+    unordered = "{}" in (ours, theirs) or ours == theirs == ""
+    same = sorted(worth[0]) == sorted(worth[1]) if unordered else worth[0] == worth[1]
     assert answers_equal(a, b) == (fits and same)
+
+
+# ---- what a collection of 2,500 gold answers looks like ------------------------------------------------------------
+
+
+def boxed(solution: str) -> str:
+    """What the last box of a solution holds, by counting braces."""
+    start, level = solution.rfind("\\boxed{") + 7, 1
+    for place in range(start, len(solution)):
+        level += (solution[place] == "{") - (solution[place] == "}")
+        if not level:
+            return solution[start:place]
+    return ""
+
+
+REWRITTEN = [
+    lambda gold: f"${gold}$",
+    lambda gold: f"The answer is {gold}.",
+    lambda gold: gold.replace("\\frac", "\\dfrac"),
+    lambda gold: f"\\boxed{{{gold}}}",
+    lambda gold: f" {gold} ".replace("{", " {") if "\\begin" not in gold and "\\text" not in gold else gold,
+]
+
+
+def test_gold_answers_equal_themselves_in_five_forms_and_no_others(real_data: Path) -> None:
+    with gzip.open(real_data / "math" / "test.jsonl.gz", "rt", encoding="utf-8") as lines:
+        golds = sorted({gold for line in lines if (gold := boxed(json.loads(line)["solution"]))})[::7]
+    assert len(golds) > 80
+    for gold in golds:
+        assert [form(gold) for form in REWRITTEN if not answers_equal(form(gold), gold)] == []
+    integers = [gold for gold in golds if gold.isdigit()]
+    assert not any(answers_equal(a, b) for a in integers for b in integers[:20] if a != b)

@@ -1,62 +1,62 @@
-"""Decide whether two answers mean the same: `answers_equal(prediction, reference)`, for short final answers (report
+r"""Decide whether two answers mean the same: `answers_equal(prediction, reference)`, for short final answers (report
 §2.6, §3.3).
 
 Both sides are read the same way, so the relation is symmetric. In this order, the first reading that both sides allow
-decides:
+decides (docs/answers.md lists the forms of each):
 
-1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\\boxed{}` and a final stop are
-   removed
-2. the same exact number: integers, decimals, `1,234`, fractions, mixed numbers, percent, powers, English and Chinese
-   numerals (`三分之一`, `百分之五`, `一万二`), LaTeX `\\frac`; with a unit where both have one (`1 km` = `1000 米`)
-3. sequences `(1, 2)` element by element, sets `{2, 1}` in any order. A list without brackets may be any of `(1, 2)`,
-   `[1, 2]` and `{1, 2}`; two kinds of brackets are never the same, as intervals differ by them
+1. the same text, after NFKC, letter case, spaces, quotes, Markdown, `$...$`, `\boxed{}` and a final stop are removed
+2. fixed phrases (`yes` = `是`, `no solution` = `∅`), clock times, dates, letters of choices
+3. the same exact number, in digits, words or a formula without variables; with a unit where both have one (`1 km` =
+   `1000 米`)
+4. sets of real numbers: intervals, unions, inequalities
+5. matrices; sequences `(1, 2)` element by element, sets `{2, 1}` in any order. Two lists without brackets are compared
+   in any order, as solutions are; beside brackets a list takes their kind. Two kinds of brackets are never the same
+6. equations, sides and order exchanged; `x = 5` beside `5`
+7. formulas with the same value at several points
 
-Caveats. Numbers are compared exactly; only a decimal of four or more significant digits equals a fraction that rounds
-to it (`0.3333` = `1/3`). `50%` is 0.5 and not 50. A unit on one side only is ignored. Nothing is evaluated
-and nothing is searched for inside a longer text: taking the final answer out of a solution is the caller's business.
-An empty answer equals nothing, nor does None, which stands for no answer. Numbers are taken as they are printed.
+Caveats. Rational numbers are compared exactly, others to ten digits; only a decimal of four or more significant digits
+equals what rounds to it (`0.3333` = `1/3`, `3.1416` = `π`). `50%` is 0.5 and not 50. A unit on one side only is
+ignored. No text is executed and nothing is searched for inside a longer text: taking the final answer out of a solution
+is the caller's business. An empty answer equals nothing, nor does None, which stands for no answer. Numbers are
+taken as they are printed.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from decimal import ROUND_HALF_UP, Decimal
+from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 from numbers import Real
+from typing import Any
 
 from qwenkit.errors import UserError
-from qwenkit.evaluation.measurement_units import same_quantity
-from qwenkit.evaluation.numerals import spoken_number
+from qwenkit.evaluation.equivalence import phrases
+from qwenkit.evaluation.equivalence.quantities import read_quantity, same_quantity
+from qwenkit.evaluation.equivalence.relations import (
+    is_name,
+    is_set,
+    real_set,
+    same_equation,
+    same_formula,
+    same_name,
+    same_set,
+    split_relation,
+)
+from qwenkit.evaluation.equivalence.structures import collection, enclosed, matrix, split_top
+from qwenkit.evaluation.equivalence.typography import plain, unwrapped
 
-LONGEST = 2000  # characters of an answer that are still read; longer ones are only compared as text
-_LONGEST_NUMBER = 60
-_GREATEST_POWER = 64
+LONGEST = 1000  # characters of an answer that are still read; longer ones are only compared as text
+_DEEPEST = 3  # lists inside lists
 
-_SUPERSCRIPT = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
-_VULGAR = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
-_LATEX_SPACE = re.compile(r"\\[,;:! ]|\\quad|\\left|\\right|~")
-_LATEX_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf|operatorname)\{([^{}]*)\}")
-_LATEX_FRACTION = re.compile(r"\\[dtc]?frac ?(?:\{([^{}]*)\}|([0-9])) ?(?:\{([^{}]*)\}|([0-9]))")
-_LATEX_POWER = re.compile(r"\^\{([^{}]*)\}")
-_LATEX_ROOT = re.compile(r"\\sqrt(?: ?\{([^{}]*)\}| ?([0-9])| ([a-z])(?![a-z]))")
-_ROOT = re.compile(r"(?:√|(?<![a-z\\])sqrt) ?(?:([0-9]+(?:\.[0-9]+)?|[a-z](?![a-z]))|(?=\())")
-_ATOM = re.compile(r"[+-]?(?:[0-9.]+|[a-z]|√\([^()]*\))(?:\^[0-9a-z])?")
-_PRODUCT = re.compile(r"[+-]?(?:[0-9.]+|[a-z](?:\^[0-9a-z])?|√\([^()]*\))+")
-_BOXED = re.compile(r"\\(?:boxed|fbox)\{(.*)\}", re.DOTALL)
-_NAMED = re.compile(r"[a-z]=(?!=)")
-_WRAPPED = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"))
-_QUOTES = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "「": '"', "」": '"', "。": ".", "、": ","})
-_SIGNS = str.maketrans({"−": "-", "–": "-", "⁄": "/", "×": "*", "÷": "/", "\u200b": None, "\ufeff": None})
-
-_UNSIGNED = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
-_NUMBER = re.compile(rf"([+-]?) ?({_UNSIGNED})(?: ?\* ?10\^\(?([+-]?[0-9]+)\)?|e([+-]?[0-9]+))?")
-_RATIO = re.compile(r"([+-]?) ?(?:([0-9]+) )?([0-9]+) ?/ ?([0-9]+)")
-_POWER = re.compile(r"([+-]?)([0-9]+)\^\(?([0-9]+)\)?")
-_UNIT_POWER = re.compile(r"(?<!^)(?:\^[23]|/[a-z\u4e00-\u9fff]+$)")
-_NO_UNIT = re.compile(r"[0-9+*/^(){}\[\],=<>\\]|^[a-zα-ω]$(?<![mgshtl])")  # one letter is a variable, unless a unit
-_MONEY = re.compile(r"^([+-]?)([$¥€£]) ?(?=[0-9.])")
-
+_BASE = re.compile(
+    r"([0-9A-Fa-f]+) ?(?:_\{? ?(?:([0-9]{1,2})|(two|three|five|eight|ten)) ?\}?|\(?base (?:([0-9]{1,2}))\)?)"
+)
+_BASES = {"two": "2", "three": "3", "five": "5", "eight": "8", "ten": "10"}
+_RATIO = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?::| to |比) ?([0-9]+(?:\.[0-9]+)?)")
+_ARTICLE = re.compile(r"^(?:the|an?) (?=[a-z]{3})")
+_FORMULA = re.compile(r"[0-9+*/^=<>√-]")
+_LONG_WORD = re.compile("[A-Za-z]{4}")
 
 Answer = str | int | float | Decimal | Fraction | None
 
@@ -70,7 +70,7 @@ def answers_equal(prediction: Answer, reference: Answer) -> bool:
     Raises a `UserError` for an answer that is neither a string nor a number."""
     ours, theirs = _text(prediction, "prediction"), _text(reference, "reference")
     if len(ours) > LONGEST or len(theirs) > LONGEST:
-        return ours.strip() == theirs.strip()
+        return bool(ours.strip()) and ours.strip() == theirs.strip()
     left, right = plain(ours), plain(theirs)
     return bool(left) and bool(right) and _equal(left, right, depth=0)
 
@@ -84,64 +84,36 @@ def _text(answer: object, name: str) -> str:
     raise UserError(f"{name} = {answer!r:.40}", expected="a string or a number; None for no answer")
 
 
-def plain(answer: str) -> str:
-    """Return the answer as bare lower-case text, without its typography, Markdown and light LaTeX."""
-    text = _SUPERSCRIPT.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), answer)
-    text = unicodedata.normalize("NFKC", _VULGAR.sub(" ", text)).translate(_QUOTES).translate(_SIGNS).casefold()
-    if boxed := _BOXED.search(text):
-        text = boxed[1]
-    text = _LATEX_SPACE.sub(" ", text)
-    text = text.replace("\\times", "*").replace("\\cdot", "*").replace("\\%", "%").replace("\\$", "$")
-    return _unwrap(_without_braces(text))
-
-
-def _without_braces(text: str) -> str:
-    r"""Return LaTeX's roots, fractions and powers as one would type them, from the inside out; brackets stay where they
-    matter: `\frac{1+x}{2}` is `(1+x)/2` and not `1+x/2`."""
-    before = ""
-    while text != before:
-        before = text
-        text = _LATEX_TEXT.sub(r"\1", text)
-        text = _LATEX_ROOT.sub(lambda match: f"√({match[1] or match[2] or match[3] or ''})", text)
-        text = _ROOT.sub(lambda match: f"√({match[1]})" if match[1] else "√", text)
-        text = _LATEX_POWER.sub(lambda match: "^" + _bracketed(match[1], _ATOM), text)
-        text = _LATEX_FRACTION.sub(_typed_fraction, text)
-    return text
-
-
-def _typed_fraction(match: re.Match[str]) -> str:
-    above, below = (next(part for part in match.group(*places) if part is not None) for places in ((1, 2), (3, 4)))
-    return f" {_bracketed(above, _PRODUCT)}/{_bracketed(below, _ATOM)}"
-
-
-def _bracketed(part: str, whole: re.Pattern[str]) -> str:
-    part = part.strip()
-    return part if whole.fullmatch(part) else f"({part})"
-
-
-def _unwrap(text: str) -> str:
-    """Return the text without surrounding marks and final stops, spaces collapsed; `(a)` is `a`, `x = 5` is `5`."""
-    before = None
-    while text != before:
-        before = text
-        text = " ".join(text.split()).rstrip(".!;,:").strip()
-        for opening, closing in _WRAPPED:
-            inner = text[len(opening) : -len(closing)]
-            if text.startswith(opening) and text.endswith(closing) and inner and closing not in inner:
-                text = inner
-        if re.fullmatch(r"\([^(),]*\)", text):
-            text = text[1:-1]
-    named = _NAMED.match(text.replace(" ", ""))
-    return text.split("=", 1)[1].strip() if named else text
-
-
 def _equal(left: str, right: str, depth: int) -> bool:
-    if left.replace(" ", "") == right.replace(" ", "") and not _separate_numbers(left, right):
+    if _same_text(left, right):
         return True
-    first, second = _quantity(left), _quantity(right)
-    if first and second:
-        return _same_number(first, second)
-    return depth < 3 and _same_collection(left, right, depth)
+    for reader, same in _READINGS:
+        first, second = reader(left), reader(right)
+        if first is not None and second is not None:
+            return same(first, second)
+    if depth >= _DEEPEST:
+        return False
+    for compare in (_same_sets, _same_matrices, _same_assignments, _same_collections):
+        verdict = compare(left, right, depth)
+        if verdict is not None:
+            return verdict
+    verdict = _same_relations(left, right, depth)
+    return same_formula(left, right) if verdict is None else verdict
+
+
+def _same_text(left: str, right: str) -> bool:
+    """Return whether two texts are one but for letter case and spaces, where neither matters."""
+    ours, theirs = (_ARTICLE.sub("", text.casefold()).replace(" ", "") for text in (left, right))
+    if ours != theirs or _separate_numbers(left, right):
+        return False
+    return left.replace(" ", "") == right.replace(" ", "") or not (_case_counts(left) or _case_counts(right))
+
+
+def _case_counts(text: str) -> bool:
+    """Return whether a formula has one letter in both cases, as in `R^2 - r^2`."""
+    letters = {character for character in text if character.isalpha()}
+    both = len({letter.lower() for letter in letters}) < len(letters)
+    return both and bool(_FORMULA.search(text)) and not _LONG_WORD.search(text)
 
 
 def _separate_numbers(left: str, right: str) -> bool:
@@ -150,121 +122,190 @@ def _separate_numbers(left: str, right: str) -> bool:
     return bool(re.search(r"\d,? \d", left)) != bool(re.search(r"\d,? \d", right))
 
 
-def _same_collection(left: str, right: str, depth: int) -> bool:
-    ours, theirs = _elements(left), _elements(right)
-    if not ours or not theirs or len(ours[1]) != len(theirs[1]):
+def _based(text: str) -> tuple[str, str] | None:
+    """Return (digits, base) of `2112_6` and `2112 (base 6)`; plain digits are of any base."""
+    match = _BASE.fullmatch(text)
+    if match:
+        return match[1].upper(), match[2] or _BASES.get(match[3] or "") or match[4] or ""
+    return None
+
+
+def _maybe_based(left: str, right: str) -> bool:
+    """Return whether one side names the base of the digits that stand on the other."""
+    first, second = _based(left), _based(right)
+    if first and second:
+        return first == second
+    digits = first[0] if first else second[0] if second else None
+    return digits is not None and digits == (right if first else left).upper()
+
+
+def _ratio(text: str) -> Fraction | None:
+    match = _RATIO.fullmatch(text)
+    if not match or Fraction(match[2]) == 0:
+        return None
+    return Fraction(match[1]) / Fraction(match[2])
+
+
+_READINGS: tuple[tuple[Callable[[str], object], Callable[..., bool]], ...] = (
+    (phrases.canonical, lambda a, b: a == b),
+    (phrases.clock, phrases.same_clock),
+    (phrases.date, lambda a, b: a == b),
+    (phrases.choices, lambda a, b: a == b),
+    (_ratio, lambda a, b: a == b),
+    (read_quantity, same_quantity),
+)
+
+
+def _same_sets(left: str, right: str, depth: int) -> bool | None:
+    """Compare sets of real numbers where one side can be nothing else."""
+    if not is_set(left) and not is_set(right):
+        return None
+    ours, theirs = real_set(left), real_set(right)
+    if ours is None or theirs is None:
+        return None
+    return same_set(ours, theirs)
+
+
+def _same_matrices(left: str, right: str, depth: int) -> bool | None:
+    ours, theirs = matrix(left), matrix(right)
+    if ours and theirs:
+        if ours[0] != theirs[0] and not _equal(unwrapped(ours[0]) or "1", unwrapped(theirs[0]) or "1", depth + 1):
+            return False
+        return _same_rows(ours[1], theirs[1], depth, ordered=ours[0] != "cases")
+    either = ours or theirs
+    if not either:
+        return None
+    (factor, rows), other = either, collection(right if ours else left)
+    vector = [row[0] for row in rows] if all(len(row) == 1 for row in rows) else rows[0] if len(rows) == 1 else []
+    if factor or not other or other[0] not in ("()", "[]", "") or len(vector) != len(other[1]):
+        return None
+    return all(_equal(unwrapped(a), unwrapped(b), depth + 1) for a, b in zip(vector, other[1]))
+
+
+def _same_rows(ours: list[list[str]], theirs: list[list[str]], depth: int, ordered: bool) -> bool:
+    if [len(row) for row in ours] != [len(row) for row in theirs]:
         return False
-    kinds = {ours[0], theirs[0]}
+
+    def same(first: list[str], second: list[str]) -> bool:
+        return all(_equal(unwrapped(a), unwrapped(b), depth + 1) for a, b in zip(first, second))
+
+    return all(map(same, ours, theirs)) if ordered else _matched(ours, theirs, same)
+
+
+def _assignments(text: str) -> dict[str, str] | None:
+    """Return `{x: 1, y: 2}` of `x = 1, y = 2`; None where a name is missing or occurs twice."""
+    parts = collection(text)
+    if not parts or parts[0] not in ("", "()", "{}"):
+        return None
+    named: dict[str, str] = {}
+    for part in parts[1]:
+        relation = split_relation(part)
+        if not relation or relation[1] != ["="] or not is_name(relation[0][0]) or relation[0][0] in named:
+            return None
+        named[relation[0][0]] = relation[0][1]
+    return named if len(named) > 1 else None
+
+
+def _same_assignments(left: str, right: str, depth: int) -> bool | None:
+    """Compare values by the names of their variables, or with a list in the names' order."""
+    ours, theirs = _assignments(left), _assignments(right)
+    if ours and theirs and ours.keys() == theirs.keys():
+        return all(_equal(unwrapped(ours[name]), unwrapped(theirs[name]), depth + 1) for name in ours)
+    named = ours or theirs
+    other = collection(right if ours else left)
+    if not named or (ours and theirs) or not other or other[0] not in ("", "()") or len(other[1]) != len(named):
+        return None
+    if any(split_relation(part) for part in other[1]):
+        return None
+    if all(re.fullmatch(r"([A-Za-z])_\{?[0-9]\}?", name) for name in named) and other[0] == "":
+        return _matched(list(named.values()), other[1], lambda a, b: _equal(unwrapped(a), unwrapped(b), depth + 1))
+    return all(
+        _equal(unwrapped(named[name]), unwrapped(value), depth + 1) for name, value in zip(sorted(named), other[1])
+    )
+
+
+def _same_collections(left: str, right: str, depth: int) -> bool | None:
+    one, two = _solutions(left), _solutions(right)
+    if not one or not two:
+        return _same_singleton(left, right, depth)
+    (first, ours), (second, theirs) = one, two
+    if len(ours) != len(theirs):
+        return False
+    kinds = {first, second}
     if len(kinds) > 1 and ("" not in kinds or not kinds <= {"", "()", "[]", "{}"}):
         return False
-    rest = list(theirs[1])
-    if "{}" not in kinds:
-        return all(_equal(a, b, depth + 1) for a, b in zip(ours[1], rest))
-    for element in ours[1]:
-        match = next((other for other in rest if _equal(element, other, depth + 1)), None)
+    ordered = "{}" not in kinds and kinds != {""}
+
+    def same(a: str, b: str) -> bool:
+        return _equal(unwrapped(a), unwrapped(b), depth + 1)
+
+    return all(map(same, ours, theirs)) if ordered else _matched(ours, theirs, same)
+
+
+def _solutions(text: str) -> tuple[str, list[str]] | None:
+    """Return a collection; in `x = 1, 2` and `x = 1 or x = 2` the one name of all solutions is left out."""
+    if read_quantity(text) and not enclosed(text):
+        return None
+    parts = collection(text)
+    if not parts or parts[0]:
+        relation = None if parts and parts[0] and enclosed(text) else split_relation(text)
+        if relation and relation[1] == ["="] and is_name(relation[0][0]):
+            return collection(relation[0][1])
+        return parts
+    relations = [split_relation(part) for part in parts[1]]
+    names = {relation[0][0] for relation in relations if relation}
+    if not names or not relations[0] or len(names) > 1 or not is_name(next(iter(names))):
+        return parts
+    if any(relation and relation[1] != ["="] for relation in relations):
+        return parts
+    return "", [relation[0][1] if relation else part for relation, part in zip(relations, parts[1])]
+
+
+def _same_singleton(left: str, right: str, depth: int) -> bool | None:
+    """Compare a set of one element with that element, and brackets that only group."""
+    for text, other in ((left, right), (right, left)):
+        parts = collection(text)
+        if parts and parts[0] == "{}" and len(parts[1]) == 1 and not (collection(other) or ("", []))[0]:
+            return _equal(unwrapped(parts[1][0]), other, depth + 1)
+    return None
+
+
+def _matched(ours: list[Any], theirs: list[Any], same: Callable[[Any, Any], bool]) -> bool:
+    """Return whether each of the first is one of the second, each used once."""
+    rest = list(theirs)
+    for element in ours:
+        match = next((index for index, other in enumerate(rest) if same(element, other)), None)
         if match is None:
             return False
-        rest.remove(match)
-    return True
+        del rest[match]
+    return not rest
 
 
-def _elements(text: str) -> tuple[str, list[str]] | None:
-    """Return (pair of brackets, elements) of a bracketed or bare list; commas inside inner brackets do not separate. A
-    bare `1,234` is a number."""
-    text = text.replace("\\{", "{").replace("\\}", "}")
-    bracket = text[0] + text[-1] if _enclosed(text) else ""
-    if not bracket and _quantity(text):
+def _same_relations(left: str, right: str, depth: int) -> bool | None:
+    if (_based(left) or _based(right)) and "=" not in left + right:
+        return _maybe_based(left, right)
+    ours, theirs = split_relation(left), split_relation(right)
+    if ours and theirs:
+        return _same_chains(ours, theirs, depth)
+    if not ours and not theirs:
         return None
-    inner = text[1:-1] if bracket else text
-    parts, level, start = [], 0, 0
-    for place, character in enumerate(inner):
-        level += (character in "([{") - (character in ")]}")
-        if character == "," and level == 0:
-            parts.append(inner[start:place].strip())
-            start = place + 1
-    parts.append(inner[start:].strip())
-    if len(parts) > 64 or not all(parts) or (len(parts) < 2 and not bracket):
+    (sides, signs), other = (ours, right) if ours else (theirs, left)  # type: ignore[misc]
+    if len(split_top(left)) + len(split_top(right)) > 2:
         return None
-    return bracket, parts
-
-
-def _enclosed(text: str) -> bool:
-    """Return whether the first bracket is closed by the last one: `(1, 2), (3, 4)` is not."""
-    level = 0
-    for place, character in enumerate(text):
-        level += (character in "([{") - (character in ")]}")
-        if level < 1:
-            return place == len(text) - 1 > 0
-    return False
-
-
-Quantity = tuple[Fraction, int | None, str]  # value, decimal places where written as a decimal, unit
-
-
-def _quantity(text: str) -> Quantity | None:
-    """Return a number with its unit, or None when the text is not a number."""
-    money = _MONEY.match(text)
-    if money:
-        text = text[: money.start(2)] + text[money.end() :] + money[2]
-    for read in (_read_ratio, _read_power, _read_number):
-        number = read(text)
-        if number:
-            value, places, end = number
-            return _with_unit(value, places, text[end:].strip())
-    spoken = spoken_number(text)
-    return _with_unit(spoken[0], None, text[spoken[1] :].strip()) if spoken else None
-
-
-def _with_unit(value: Fraction, places: int | None, unit: str) -> Quantity | None:
-    if unit.startswith(("%", "percent", "per cent")):
-        return value / 100, places + 2 if places is not None else None, ""
-    bare = _UNIT_POWER.sub("", unit)
-    if len(unit) > 24 or unit.count(" ") > 1 or _NO_UNIT.search(bare):
+    if set(signs) != {"="} or not (is_name(sides[0]) or re.fullmatch(r"[0-9+*/(). -]+", sides[0])):
         return None
-    return value, places, unit
-
-
-def _read_ratio(text: str) -> tuple[Fraction, None, int] | None:
-    match = _RATIO.match(text)
-    if not match or match.end() > _LONGEST_NUMBER or int(match[4]) == 0:
-        return None
-    value = int(match[2] or 0) + Fraction(int(match[3]), int(match[4]))
-    return (-value if match[1] == "-" else value), None, match.end()
-
-
-def _read_power(text: str) -> tuple[Fraction, None, int] | None:
-    match = _POWER.match(text)
-    if not match or match.end() > _LONGEST_NUMBER or len(match[3]) > 2 or int(match[3]) > _GREATEST_POWER:
-        return None
-    value = Fraction(int(match[2]) ** int(match[3]))
-    return (-value if match[1] == "-" else value), None, match.end()
-
-
-def _read_number(text: str) -> tuple[Fraction, int, int] | None:
-    match = _NUMBER.match(text)
-    if not match or match.end() > _LONGEST_NUMBER:
-        return None
-    power = match[3] or match[4] or "0"
-    if len(power) > 4 or abs(int(power)) > _GREATEST_POWER:
-        return None
-    digits = match[2].replace(",", "")
-    value = Fraction(digits + "0" if digits.endswith(".") else digits) * Fraction(10) ** int(power)
-    places = len(digits.partition(".")[2]) - int(power)
-    return (-value if match[1] == "-" else value), max(0, places), match.end()
-
-
-def _same_number(left: Quantity, right: Quantity) -> bool:
-    if left[2] and right[2]:
-        return same_quantity((left[0], left[2]), (right[0], right[2]))
-    return left[0] == right[0] or _rounds_to(left, right) or _rounds_to(right, left)
-
-
-def _rounds_to(fraction: Quantity, decimal: Quantity) -> bool:
-    """Return whether a fraction rounds to a decimal of at least four significant digits."""
-    places = decimal[1]
-    if fraction[1] is not None or not places:
+    if not is_name(sides[0]) and not _equal(sides[0], sides[-1], depth + 1):
         return False
-    shown = decimal[0] * 10**places
-    exact = fraction[0] * 10**places
-    nearest = (Decimal(exact.numerator) / Decimal(exact.denominator)).to_integral_value(ROUND_HALF_UP)
-    return abs(shown) >= 1000 and nearest == int(shown)
+    return _equal(unwrapped(sides[-1]), other, depth + 1)
+
+
+def _same_chains(ours: tuple[list[str], list[str]], theirs: tuple[list[str], list[str]], depth: int) -> bool:
+    """Compare two relations: side by side, from the other end, or as equations that vanish together."""
+    names = ours[0][0], theirs[0][0]
+    if set(ours[1]) == set(theirs[1]) == {"="} and all(map(is_name, names)) and same_name(*names):
+        return _equal(unwrapped(ours[0][-1]), unwrapped(theirs[0][-1]), depth + 1)
+    backwards = [{"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(sign, sign) for sign in theirs[1][::-1]]
+    for sides, signs in ((theirs[0], theirs[1]), (theirs[0][::-1], backwards)):
+        if signs == ours[1] and all(_equal(unwrapped(a), unwrapped(b), depth + 1) for a, b in zip(ours[0], sides)):
+            return True
+    return len(ours[1]) == len(theirs[1]) == 1 and same_equation(ours, theirs)
