@@ -45,11 +45,19 @@ def said(machine: str, name: str, *arguments: int, **how: bool) -> int:
     return judge(program, seccomp.ARCHITECTURES[machine], seccomp.numbers(machine)[name], *arguments)
 
 
+def test_servers_are_told_that_their_policy_is_set(machine: str) -> None:
+    """`sched_setscheduler` answers 0 without being made, and is refused to everybody else."""
+    number = seccomp.numbers(machine)["sched_setscheduler"]
+    program = seccomp.program(True, serving=True, machine=machine)
+    assert judge(program, seccomp.ARCHITECTURES[machine], number) == 0x00050000
+    assert judge(seccomp.program(True, machine=machine), seccomp.ARCHITECTURES[machine], number) == EPERM
+
+
 def test_each_call_of_the_table_is_judged(machine: str) -> None:
     """What has no condition is allowed but for sockets; a number that no rule names is refused."""
     numbers = seccomp.numbers(machine)
     refused = {name for name in numbers if said(machine, name) != ALLOW}
-    assert refused == {*seccomp.SERVING, "connect", "clone3", "socketpair", "ioctl", "prctl"}
+    assert refused == {*seccomp.SERVING, "connect", "clone3", "socketpair", "ioctl", "prctl", "sched_setscheduler"}
     program = seccomp.program(True, machine=machine)
     for number in range(max(numbers.values())):
         if number not in numbers.values():

@@ -187,7 +187,7 @@ class Interpreter:
         """Run a cell and return what came of it, whatever it did. `files` are written to its folder before, by
         relative path; `timeout` is in seconds.
 
-        Raises a `UserError` for what is no code or file, and a `SandboxError` where no kernel can be started."""
+        Raises a `UserError` for what cannot be code or a file, and a `SandboxError` where no kernel can be started."""
         if not isinstance(code, str) or "\0" in code:
             raise UserError(f"{code!r}"[:200], where="code", expected="Python code, without NUL")
         seconds = self._timeout if timeout is None else check_timeout(timeout)
@@ -200,16 +200,16 @@ class Interpreter:
                 if content:
                     self._write(kernel, content)
                 cause = kernel.execute(code, output, start + seconds)
-                found = self._files(kernel)
+                file_output = self._files(kernel)
             except KernelDied as death:
                 self._end()
                 self._had_state = False
                 return self._dead(death, output, time.monotonic() - start)
             self._wait_idle()
-            ended: Status = cause or "ok"
+            status: Status = cause or "ok"
             if output.has_failed and not cause:
-                ended = limit_in(output.error.encode()) or "error"
-            return _result(ended, output, found, time.monotonic() - start, lost)
+                status = limit_in(output.error.encode()) or "error"
+            return _result(status, output, file_output, time.monotonic() - start, lost)
 
     def _ready(self) -> tuple[Kernel, bool]:
         """Return the kernel, started where there is none, and whether an earlier one's state is lost by that."""
@@ -244,9 +244,9 @@ class Interpreter:
         by_limit = death.result.status not in ("ok", "error", "killed")
         status: Status = death.result.status if by_limit else death.cause or "killed"
         words = death.result.stderr.strip()
-        said = CellOutput(self.limits.output_bytes)
-        said.take("stream", {"name": "stderr", "text": f"{output.stream('stderr')}{words}"})
-        return CellResult(status, output.text, output.stream("stdout"), said.stream("stderr"), output.error,
+        errors = CellOutput(self.limits.output_bytes)
+        errors.take("stream", {"name": "stderr", "text": f"{output.stream('stderr')}{words}"})
+        return CellResult(status, output.text, output.stream("stdout"), errors.stream("stderr"), output.error,
                           tuple(output.displays), {}, seconds, output.omitted, state_lost=True)  # fmt: skip
 
     # ---- the end of a kernel ----------------------------------------------------------------------------------------
@@ -274,10 +274,10 @@ def _end_idle(interpreter: weakref.ref[Interpreter], kernel: Kernel) -> None:
                 owner._end()
 
 
-def _result(status: Status, output: CellOutput, found: FileOutput, seconds: float, lost: bool) -> CellResult:
-    omitted = output.omitted | ({"files": found.omitted} if found.omitted else {})
+def _result(status: Status, output: CellOutput, file_output: FileOutput, seconds: float, lost: bool) -> CellResult:
+    omitted = output.omitted | ({"files": file_output.omitted} if file_output.omitted else {})
     return CellResult(status, output.text, output.stream("stdout"), output.stream("stderr"), output.error,
-                      tuple(output.displays), found.files, seconds, omitted, lost)  # fmt: skip
+                      tuple(output.displays), file_output.files, seconds, omitted, lost)  # fmt: skip
 
 
 def _apart(code: str) -> str:

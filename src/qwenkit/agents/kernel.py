@@ -162,14 +162,14 @@ class Kernel:
 
     def _greet(self, deadline: float) -> None:
         """Ask what the kernel is until an answer and an output have come: outputs before are lost."""
-        answered, seen, asked = False, False, 0.0
-        while not (answered and seen):
+        has_reply, has_output, asked = False, False, 0.0
+        while not (has_reply and has_output):
             self._check_start(deadline)
             if time.monotonic() > asked + 0.2:
                 self._send("shell", "kernel_info_request", {})
                 asked = time.monotonic()
             for name, _, kind, _ in self._messages(("shell", "iopub"), 0.05):
-                answered, seen = answered or kind == "kernel_info_reply", seen or name == "iopub"
+                has_reply, has_output = has_reply or kind == "kernel_info_reply", has_output or name == "iopub"
 
     def _check_start(self, deadline: float) -> None:
         if not self.is_alive:
@@ -265,20 +265,20 @@ class Kernel:
         return str(mapping(mapping(sent).get("header")).get("msg_id"))
 
     def _messages(self, channels: Sequence[str], seconds: float) -> list[tuple[str, str, str, Mapping[str, Any]]]:
-        """Return (channel, id of the request, kind, content) of what comes; what is no message is passed over."""
+        """Return (channel, id of the request, kind, content) of what comes; anything else is passed over."""
         import zmq
 
         poller = zmq.Poller()
         names = {self._sockets[name]: name for name in channels}
         for connection in names:
             poller.register(connection, zmq.POLLIN)
-        found = []
+        messages = []
         for connection, _ in poller.poll(int(seconds * 1000)):
             with contextlib.suppress(zmq.Again):
                 parts = connection.recv_multipart(zmq.NOBLOCK)
                 if (message := self._parsed(parts)) is not None:
-                    found.append((names[connection], *message))
-        return found
+                    messages.append((names[connection], *message))
+        return messages
 
     def _parsed(self, parts: list[bytes]) -> tuple[str, str, Mapping[str, Any]] | None:
         try:
@@ -295,7 +295,7 @@ def _open_socket(path: str) -> int | None:
     """Return a descriptor of a socket in the file system, None where there is none (yet).
 
     The kernel owns the folder: a link, or another kind of file, would lead elsewhere, so what is connected to is the
-    descriptor and not the path. Raises a `SandboxError` for what is there and no socket."""
+    descriptor and not the path. Raises a `SandboxError` for what is there and is not a socket."""
     try:
         descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
