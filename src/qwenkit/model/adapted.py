@@ -191,13 +191,14 @@ def trained_part(model: Transformer | ScalarModel) -> dict[str, dict[str, int]]:
     return {"adapter": {"trained": trained, "model": sum(p.numel() for p in model.parameters()) - extra + stored}}
 
 
-def tell_plan(model: Transformer | ScalarModel, where: Path) -> None:
-    """Show what an adapter's training trains and what it needs besides activations, before it begins."""
+def tell_plan(model: Transformer | ScalarModel, where: Path, moment_bytes: int = 8) -> None:
+    """Show what an adapter's training trains and what it needs besides activations, before it begins; `moment_bytes`
+    are those of AdamW's moments for each parameter."""
     part = trained_part(model).get("adapter")
     if part is None:
         return
     tensors = [*model.parameters(), *model.buffers()]
-    weights, state = sum(t.nbytes for t in tensors), 3 * 4 * part["trained"]  # gradient and two moments
+    weights, state = sum(t.nbytes for t in tensors), (4 + moment_bytes) * part["trained"]
     free = available_memory()
     room = "" if free is None else f", of {free / 1e9:.3g} GB free"
     needs = f"weights {weights / 1e6:,.0f} MB, gradients and moments {state / 1e6:,.0f} MB, and activations{room}"

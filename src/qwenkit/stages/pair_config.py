@@ -14,7 +14,7 @@ from qwenkit.data.tokens.row_shards import TokenizePlan, tokenize_rows
 from qwenkit.records import write_jsonl
 from qwenkit.stages.base import Input, Result, StageContext, digests, max_bad, sources, summary_part
 from qwenkit.stages.training_config import AdapterConfig, TrainingConfig
-from qwenkit.training.settings import ScheduleShape
+from qwenkit.training.settings import MOMENT_BYTES, ScheduleShape
 from qwenkit.training.trainer import precision_warnings, usable_precision
 
 
@@ -68,7 +68,7 @@ def train_scorer(config: PairConfig, inputs: dict[str, Input], context: StageCon
     encoded = {name: encode_pairs(pairs, tok, config.seq_length, config.too_long) for name, pairs in sets.items()}
     bf16 = usable_precision(config.precision, context.device) == "bf16"
     model = load_trained_scorer(folder, Trunks(context.device), config.lora, context.seed, bf16=bf16)
-    tell_plan(model, folder)
+    tell_plan(model, folder, MOMENT_BYTES[config.moments])
     measured = {name: pairs for name, (pairs, _) in encoded.items()}
     training = train_pairs(
         config, model, open_pairs(rows), config.epochs, validation=measured["held out"], **context.training()

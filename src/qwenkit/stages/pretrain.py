@@ -23,7 +23,7 @@ from qwenkit.stages.base import RUNNER, Input, Result, StageContext, summary_par
 from qwenkit.stages.claims import Claim, learning_claims
 from qwenkit.stages.results import Estimate, Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import PackedTrainingConfig
-from qwenkit.training.settings import STATE_BYTES
+from qwenkit.training.settings import state_bytes
 from qwenkit.training.trainer import precision_warnings, train_packed
 
 SUMMARY = "train a base model on a corpus"
@@ -116,7 +116,7 @@ def estimate(config: Config, vocab_rows: int) -> Estimate:
     """
     parameters = model_config_of(config, vocab_rows, 0).parameters
     flops = 6 * parameters * config.tokens
-    return Estimate(parameters, config.tokens, flops, STATE_BYTES[config.optimizer] * parameters)
+    return Estimate(parameters, config.tokens, flops, state_bytes(config.optimizer, config.moments) * parameters)
 
 
 def claims(nodes: Sequence[NodeResults], seeds: Metrics) -> Iterator[Claim]:

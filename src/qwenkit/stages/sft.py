@@ -23,7 +23,7 @@ from qwenkit.stages.base import CHATS, Input, Result, StageContext, digests, max
 from qwenkit.stages.claims import Claim, learning_claims
 from qwenkit.stages.results import Metrics, NodeResults, loss_number
 from qwenkit.stages.training_config import AdapterConfig, PackedTrainingConfig
-from qwenkit.training.settings import ScheduleShape
+from qwenkit.training.settings import MOMENT_BYTES, ScheduleShape
 from qwenkit.training.trainer import precision_warnings, train_packed, usable_precision
 
 SUMMARY = "teach a base model to chat (supervised fine-tuning)"
@@ -98,7 +98,7 @@ def run(config: Config, inputs: dict[str, Input], context: StageContext) -> Resu
     bf16 = usable_precision(config.precision, context.device) == "bf16"
     lora = for_chats(config.lora, folder, tok.im_end_id)
     model = load_trained(folder, Trunks(context.device), lora, context.seed_for("adapter"), bf16=bf16)
-    tell_plan(model, folder)
+    tell_plan(model, folder, MOMENT_BYTES[config.moments])
     model.config = replace(model.config, dropout=config.dropout)
     training = train_packed(config, model, dataset, order, steps, validation, **context.training())
     save_chat_model(model, tok, folder, context.out, context.base_of(inputs["model"]))

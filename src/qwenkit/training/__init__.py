@@ -7,8 +7,9 @@
     run(update, RunState({"model": model}, {"main": optimizer}), until=400, log=log, checkpoint_dir=folder)
 
 Reading order: `settings` -> `trainer` -> `loop` -> `update` -> `step_sums` (what it reads off the device) -> `lm_loss`
--> `step_batch` -> `batches` -> `validation` -> `optim` -> `lr_schedule` -> `checkpoint` (`checkpoint_metadata`: read
-without running it; `checkpoint_upgrade`: of earlier versions) -> `sentinel` -> `world` -> `data_parallel`.
+-> `step_batch` -> `batches` -> `validation` -> `optim` -> `adamw8bit` -> `lr_schedule` -> `checkpoint`
+(`checkpoint_metadata`: read without running it; `checkpoint_upgrade`: of earlier versions) ->
+`sentinel` -> `world` -> `data_parallel`.
 Names load on first use, so that importing this package does not import torch.
 """
 

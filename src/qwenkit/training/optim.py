@@ -25,6 +25,7 @@ from qwenkit.errors import UserError, listed, nearest
 from qwenkit.model.lora import adapter_parameters
 from qwenkit.model.lora_config import LoRAConfig
 from qwenkit.model.trainable import refuse_other_names, trainable_parameters
+from qwenkit.training.adamw8bit import AdamW8bit
 
 OPTIMIZERS = ("adamw", "muon")
 BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-8, 0.1
@@ -220,12 +221,14 @@ def build_optimizer(
     betas: tuple[float, float] = BETAS,
     eps: float = EPS,
     muon_dtype: torch.dtype = torch.float32,
+    moments: str = "float32",
 ) -> OptimizerSet:
     """Return AdamW (Kingma and Ba, 2015; decoupled weight decay: Loshchilov and Hutter, 2019) or Muon over all trained
     parameters.
 
     `lr` is the peak learning rate, `other_lr` (by default `lr`) that of everything but the linear layers. What an
-    adapter trains is always AdamW's, at `lr_scale` times that of embeddings. Raises a `UserError` for other names."""
+    adapter trains is always AdamW's, at `lr_scale` times that of embeddings. With `moments` of "int8" AdamW keeps its
+    moments in 8 bits (`adamw8bit`). Raises a `UserError` for other names."""
     if name not in OPTIMIZERS:
         raise UserError(f"no optimizer is called {name}", expected="adamw, muon", nearest=nearest(name, OPTIMIZERS))
     matrices, embeddings, vectors = split_parameters(model)
@@ -238,7 +241,10 @@ def build_optimizer(
     groups = [group for group in (decayed if name == "adamw" else []) + rest if group["params"]]
     groups = _adapter_groups(model, lr if other_lr is None else other_lr, weight_decay) + groups
     if groups:
-        optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True))
+        if moments == "int8":
+            optimizers.append(AdamW8bit(groups, betas=betas, eps=eps))
+        else:
+            optimizers.append(torch.optim.AdamW(groups, betas=betas, eps=eps, fused=True))
     return OptimizerSet(optimizers)
 
 

@@ -15,6 +15,8 @@ CHECKPOINTING = (
     " more time and the same bits; none: keep all (ours)"
 )
 
+MOMENTS = "how AdamW keeps its moments: float32, or int8 in blocks of 256, 2 bytes for a parameter in place of 8 (ours)"
+
 ScheduleShape = Literal["cosine", "linear", "constant"]
 """Shapes of a learning-rate schedule; `lr_schedule.py` draws them."""
 
@@ -37,6 +39,7 @@ class TrainingSettings:
     beta1: float = setting(0.9, doc="decay of AdamW's average of gradients", ge=0, lt=1)
     beta2: float = setting(0.95, doc="decay of AdamW's average of squared gradients", ge=0, lt=1)
     eps: float = setting(1e-8, doc="AdamW's epsilon", gt=0)
+    moments: Literal["float32", "int8"] = setting("float32", doc=MOMENTS, added=True)
     precision: Literal["fp32", "bf16"] = setting("bf16", doc=PRECISION)
     compile: bool = setting(False, doc="compile the forward pass with torch.compile (ours)")
     activation_checkpointing: Literal["none", "full"] = setting("none", doc=CHECKPOINTING, role="runtime")
@@ -53,3 +56,11 @@ def rows_per_pass(settings: TrainingSettings) -> int:
 
 STATE_BYTES = {"adamw": 16, "muon": 12}
 """Bytes of float32 for each parameter, by optimizer: itself, its gradient, and two moments (AdamW) or one (Muon)."""
+MOMENT_BYTES = {"float32": 8, "int8": 2}
+"""Bytes of AdamW's two moments for each parameter, by how they are kept."""
+
+
+def state_bytes(optimizer: str, moments: str) -> int:
+    """Return the bytes that each trained parameter takes: itself, its gradient, and what the optimizer keeps."""
+    saved = MOMENT_BYTES["float32"] - MOMENT_BYTES[moments] if optimizer == "adamw" else 0
+    return STATE_BYTES[optimizer] - saved

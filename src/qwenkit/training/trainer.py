@@ -78,6 +78,7 @@ def train(
         settings.weight_decay,
         (settings.beta1, settings.beta2),
         settings.eps,
+        moments=settings.moments,
     )
     update = train_update(
         model,
