@@ -19,6 +19,7 @@ from qwenkit.errors import Notice, UserError
 from qwenkit.inference import Engine, EngineLoop, Output, PromptLookup, SamplingParams
 from qwenkit.inference.forward_pass import by_adapter
 from qwenkit.inference.native import NativeDecoder
+from qwenkit.inference.speculation import Gain
 from qwenkit.model import ModelConfig, Transformer, init_weights, load_model, save_model
 from qwenkit.model.adapter_folder import save_adapter, tensors_digest
 from qwenkit.model.config import MoEConfig
@@ -190,7 +191,8 @@ def test_scores_and_streams(place: Path) -> None:
 
 
 @pytest.mark.parametrize("native", WAYS)
-def test_guesses_are_checked_with_the_adapter(place: Path, native: bool) -> None:
+def test_guesses_are_checked_with_the_adapter(place: Path, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Gain, "wanted", lambda self: True)  # whether a guess pays is measured by a clock
     params = SamplingParams.plain(temperature=0, max_tokens=40, ignore_eos=True)
     prompts, names = [[1, 2, 3, 4] * 8, [5, 6] * 10], ["a", None]
     guessing = engine_at(place, native=native, invariant=False, speculation=PromptLookup())

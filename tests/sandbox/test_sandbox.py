@@ -290,9 +290,21 @@ def test_a_copy_of_the_process_has_supervisors_of_its_own(box: Sandbox) -> None:
     assert box.run("print(2)").stdout == "2\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_that_the_host_ignores_is_not_ignored_by_a_program(backend: Any, number: int) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Sandbox(SMALL, backend) as box:
+            result = box.run(["sh", "-c", f"kill -{number} $$; echo still here"])
+    finally:
+        signal.signal(number, before)
+    assert (result.status, result.stdout) == ("killed", "")
+
+
 def test_an_interrupt_ends_the_program(backend: Any) -> None:
     code = (
         "import signal, sys, threading, os\nfrom qwenkit.sandbox import Sandbox\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what starts in the background ignores it
         f"box = Sandbox(backend={backend!r})\nbox.run('pass')\n"
         "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "try:\n  box.run('import time; time.sleep(30)', timeout=60)\n"

@@ -87,8 +87,9 @@ def _give_up(request: Request) -> None:
     os.chdir(request["folder"])
     kernel.prctl(kernel.PR_SET_PDEATHSIG, kernel.SIGKILL)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):  # those that Python has changed
-        _signal.signal(number, _signal.SIG_DFL)
+    for number in _signal.valid_signals():  # what Python has changed, and what a host in the background ignores
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if request["landlock"]:
         kernel.landlock(request["landlock"], request["readable"], request["devices"], request["writable"])
