@@ -2,6 +2,7 @@
 
 - `interpreter.py`: `Interpreter`, Python whose state stays between calls, and `CellResult`
 - `kernel.py`: its Jupyter kernel in a sandbox, and the conversation with that
+- `byte_gate.py`: what a kernel sends waits until it is taken, however much it is
 - `cell_output.py`: what one cell has written, drawn and raised, within bounds
 """
 

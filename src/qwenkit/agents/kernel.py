@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from qwenkit.agents.byte_gate import ByteGate
 from qwenkit.errors import UserError
 from qwenkit.json_values import mapping
 from qwenkit.sandbox import Limits, Result, Running, Sandbox, SandboxError
@@ -39,7 +40,8 @@ START_SECONDS = 60.0
 INTERRUPT_SECONDS = 3.0
 """Seconds that an interrupted cell has to end before its kernel is ended."""
 _SETTLE_SECONDS = 1.0  # after the reply to a cell its last outputs must come within so long
-_MESSAGE_BYTES, _MESSAGES = 64 << 20, 8  # the largest message, and how many of them wait on a socket
+_MESSAGE_BYTES, _MESSAGES = 32 << 20, 8  # of a message, and how many of them wait on a socket
+_PART_BYTES = 16  # more than what ZeroMQ sends with each part
 _PIECE = 1 << 20  # characters of output that the kernel sends at once
 _CHANNELS = {"shell": 1, "iopub": 2, "stdin": 3, "control": 4, "hb": 5}
 
@@ -107,7 +109,9 @@ class Kernel:
         from jupyter_client.session import Session
 
         self._folder = tempfile.mkdtemp(prefix="qwenkit-kernel-")
+        self._own_folder = tempfile.mkdtemp(prefix="qwenkit-gates-")
         self._descriptors: list[int] = []
+        self._gates: dict[str, ByteGate] = {}
         self._sockets: dict[str, Any] = {}
         self._control_lock = threading.Lock()
         self._context: zmq.Context[Any] = zmq.Context(io_threads=1)
@@ -157,7 +161,8 @@ class Kernel:
             connection.linger, connection.maxmsgsize, connection.rcvhwm = 0, _MESSAGE_BYTES, _MESSAGES
             if name == "iopub":
                 connection.subscribe(b"")
-            connection.connect(f"ipc:///proc/self/fd/{descriptor}")
+            self._gates[name] = ByteGate(descriptor, f"{self._own_folder}/{name}", _MESSAGE_BYTES)
+            connection.connect(f"ipc://{self._own_folder}/{name}")
         self._greet(deadline)
 
     def _greet(self, deadline: float) -> None:
@@ -199,10 +204,13 @@ class Kernel:
             for connection in self._sockets.values():
                 connection.close(0)
             self._sockets.clear()
+        while self._gates:
+            self._gates.popitem()[1].close()
         self._context.term()
         while self._descriptors:
             os.close(self._descriptors.pop())
         shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._own_folder, ignore_errors=True)
         return self._result
 
     # ---- cells ------------------------------------------------------------------------------------------------------
@@ -276,6 +284,7 @@ class Kernel:
         for connection, _ in poller.poll(int(seconds * 1000)):
             with contextlib.suppress(zmq.Again):
                 parts = connection.recv_multipart(zmq.NOBLOCK)
+                self._gates[names[connection]].release(sum(len(part) + _PART_BYTES for part in parts))
                 if (message := self._parsed(parts)) is not None:
                     messages.append((names[connection], *message))
         return messages
