@@ -49,10 +49,21 @@ class ByteGate:
 
     def _run(self, descriptor: int) -> None:
         with contextlib.suppress(OSError), self._listener, self._kernel:
-            self._kernel.connect(f"/proc/self/fd/{descriptor}")
+            while not self._connects(f"/proc/self/fd/{descriptor}"):
+                self._closed.wait(0.005)
             own, _ = self._listener.accept()
             with own:
                 self._move(own)
+
+    def _connects(self, place: str) -> bool:
+        """Connect to the kernel; False where its socket has its name and does not listen yet."""
+        if self._closed.is_set():
+            raise OSError("the gate is closed")
+        try:
+            self._kernel.connect(place)
+        except ConnectionRefusedError:
+            return False
+        return True
 
     def _move(self, own: socket.socket) -> None:
         """Move bytes until one side ends."""
